@@ -1,0 +1,158 @@
+"""Reading checkpoints: encoder, tokenizer and token-classification head from a hub name or a folder, through transformers.
+
+Nothing here runs code that comes with a checkpoint: `trust_remote_code` keeps its default, off.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import nn
+
+
+class CheckpointError(ValueError):
+    """A checkpoint, or the model folder of a saved pipeline, that cannot be used."""
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' reports and progress bars: what matters of them is raised as an error here."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def load_tokenizer(name: str) -> Any:
+    """Load the fast tokenizer of a checkpoint; raises CheckpointError where there is none."""
+    from transformers import AutoTokenizer
+
+    with quiet_transformers():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+            if is_byte_level_without_prefix(tokenizer):
+                # Words are given one by one; inside a text each would follow a space
+                tokenizer = AutoTokenizer.from_pretrained(name, add_prefix_space=True)
+        except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as err:
+            raise CheckpointError(missing_message(name, "tokenizer", err)) from err
+    if not tokenizer.is_fast:
+        raise CheckpointError(
+            f"name: the tokenizer of {name!r} ({type(tokenizer).__name__}) is a slow one, which has no map from words to "
+            "pieces; convert it with transformers.convert_slow_tokenizer or choose a checkpoint with a tokenizer.json"
+        )
+    if is_byte_level_without_prefix(tokenizer):
+        raise CheckpointError(f"name: the byte-level tokenizer of {name!r} does not take add_prefix_space=True")
+    return tokenizer
+
+
+def load_encoder(name: str, *, has_head: bool | None = None) -> tuple[nn.Module, nn.Linear | None, list[str] | None]:
+    """Load the encoder of a checkpoint and, where it has one, its token-classification head.
+
+    has_head: None for by the checkpoint's own word.
+    Returns encoder, head and the head's tags in the order of its rows; the last two are None without a head.
+    Raises CheckpointError.
+    """
+    from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification
+
+    with quiet_transformers():
+        try:
+            config = AutoConfig.from_pretrained(name)
+            if has_head is None:
+                has_head = any(a.endswith("ForTokenClassification") for a in config.architectures or [])
+            if has_head:
+                model, info = AutoModelForTokenClassification.from_pretrained(name, output_loading_info=True)
+            else:
+                try:
+                    model, info = AutoModel.from_pretrained(name, output_loading_info=True, add_pooling_layer=False)
+                except TypeError:  # encoders without a pooling layer do not know the argument
+                    model, info = AutoModel.from_pretrained(name, output_loading_info=True)
+        except (OSError, ValueError, KeyError, RuntimeError, AttributeError, ImportError, SafetensorError) as err:
+            raise CheckpointError(missing_message(name, "checkpoint", err)) from err
+    missing = sorted(info["missing_keys"])
+    if missing or info["mismatched_keys"]:
+        raise CheckpointError(
+            f"name: the weights of {name!r} are not whole: missing {missing[:5]}, of another shape "
+            f"{list(info['mismatched_keys'])[:5]}"
+        )
+    model = model.float()
+    if not has_head:
+        return model, None, None
+    head, base = getattr(model, "classifier", None), model.base_model
+    kinds = {id(child) for child in model.children() if not isinstance(child, nn.Dropout)}
+    if not isinstance(head, nn.Linear) or kinds != {id(base), id(head)}:
+        raise CheckpointError(
+            f"name: the head of {name!r} ({type(model).__name__}) is not dropout and one linear layer; "
+            "save its encoder alone (model.base_model.save_pretrained) and start from that"
+        )
+    base.config.architectures = [type(base).__name__]
+    return base, head, [config.id2label[i] for i in range(head.out_features)]
+
+
+def missing_message(name: str, what: str, err: Exception) -> str:
+    """Say what could not be loaded and what to do."""
+    place = "folder" if Path(name).exists() else "hub name or folder"
+    offline = " (HF_HUB_OFFLINE is set: only folders and what is cached can be had)" if _is_offline() else ""
+    first_line = (str(err).strip().splitlines() or [type(err).__name__])[0][:300]
+    return f"name: no usable {what} at the {place} {name!r}{offline}: {first_line}"
+
+
+def _is_offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def check_vocabulary(name: str, tokenizer: Any, encoder: Any) -> None:
+    """Raise CheckpointError where the tokenizer has pieces that the encoder has no embedding for."""
+    n_pieces, n_embeddings = len(tokenizer), encoder.get_input_embeddings().num_embeddings
+    if n_pieces > n_embeddings:
+        raise CheckpointError(
+            f"name: the tokenizer of {name!r} has {n_pieces} pieces, its encoder embeddings for {n_embeddings}: "
+            "they do not belong together"
+        )
+
+
+def is_byte_level_without_prefix(tokenizer: Any) -> bool:
+    """Whether the tokenizer is byte-level and puts no space before a word."""
+    if not tokenizer.is_fast:
+        return False
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    return any(
+        part.get("type") == "ByteLevel" and not part.get("add_prefix_space")
+        for part in _parts(state.get("pre_tokenizer"), "pretokenizers")
+    )
+
+
+def is_lower_casing(tokenizer: Any) -> bool:
+    """Whether the tokenizer gives the same pieces for a word in upper and in lower case."""
+    encode = tokenizer.backend_tokenizer.encode
+    return encode("Paris", add_special_tokens=False).ids == encode("paris", add_special_tokens=False).ids
+
+
+def _parts(node: dict | None, key: str) -> Iterable[dict]:
+    """The parts of a component in a tokenizer.json that may be a sequence."""
+    if node is None:
+        return []
+    return node[key] if node.get("type") == "Sequence" else [node]
+
+
+def max_positions(encoder: Any) -> int | None:
+    """Return how many pieces the encoder has positions for; None where they are relative and have no end."""
+    if getattr(encoder.config, "position_biased_input", True) is False:
+        return None  # DeBERTa v2 and v3
+    limit = getattr(encoder.config, "max_position_embeddings", None)
+    embedding = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
+    padding_idx = getattr(embedding, "padding_idx", None)
+    if limit is not None and padding_idx is not None:
+        limit -= padding_idx + 1  # RoBERTa counts positions from padding_idx + 1
+    return limit if limit is not None and limit > 0 else None

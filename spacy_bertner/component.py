@@ -1,0 +1,406 @@
+"""The pipeline component `bert_ner`: labels, prediction, annotation, training, saving.
+
+What it knows of its model is that it gives one row of tag scores a token, and -inf where it has nothing to say of one.
+Torch and transformers are not imported here: every `spacy.blank()` imports all factories.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import srsly
+from spacy import util
+from spacy.attrs import ENT_IOB, ENT_TYPE
+from spacy.errors import Errors
+from spacy.language import Language
+from spacy.pipeline.trainable_pipe import TrainablePipe
+from spacy.scorer import get_ner_prf
+from spacy.tokens import Doc, Span
+from spacy.training import Example, validate_examples, validate_get_examples
+from thinc.api import Config, Model, Optimizer, set_dropout_rate
+from thinc.types import Floats2d
+
+from .tags import MISSING, OUTSIDE, Bools1d, TagSet, make_tags, validate_label, validate_scheme
+
+DEFAULT_CONFIG = """
+[model]
+@architectures = "spacy_bertner.BertTokenClassifier.v1"
+name = "bert-base-cased"
+window = 256
+stride = 192
+max_batch_pieces = null
+mixed_precision = false
+orthography = null
+head_learn_rate = 1.0
+"""
+
+# Entities of one Doc: (first token, last token + 1, label) each
+Entities = list[tuple[int, int, str]]
+
+
+@Language.factory(
+    "bert_ner",
+    assigns=["doc.ents", "token.ent_iob", "token.ent_type"],
+    default_config={
+        "model": Config().from_str(DEFAULT_CONFIG)["model"],
+        "scheme": "BIO",
+        "overwrite": False,
+        "scorer": {"@scorers": "spacy.ner_scorer.v1"},
+    },
+    default_score_weights={"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None},
+)
+def make_bert_ner(
+    nlp: Language,
+    name: str,
+    model: Model[list[Doc], list[Floats2d]],
+    scheme: str,
+    overwrite: bool,
+    scorer: Callable | None,
+) -> "BertNER":
+    """Make a `bert_ner` component; the settings are those of `BertNER`."""
+    return BertNER(nlp.vocab, model, name, scheme=scheme, overwrite=overwrite, scorer=scorer)
+
+
+class BertNER(TrainablePipe):
+    """Named-entity recognition by tagging words.
+
+    vocab: the shared vocabulary.
+    model: a Thinc model from Docs to rows of tag scores, (n_tokens, n_tags) a Doc.
+    name: name of the component in the pipeline.
+    scheme: how entities are written as tags: "BIO", "BILUO", "IOB1" or "IO".
+    overwrite: whether to take the place of entities that are on a Doc already, rather than keep them.
+    scorer: the scoring method.
+
+    Raises ValueError for settings that cannot work.
+    """
+
+    def __init__(
+        self,
+        vocab: Any,
+        model: Model[list[Doc], list[Floats2d]],
+        name: str = "bert_ner",
+        *,
+        scheme: str = "BIO",
+        overwrite: bool = False,
+        scorer: Callable | None = get_ner_prf,
+    ) -> None:
+        self.vocab = vocab
+        self.model = model
+        self.name = name
+        self.scorer = scorer
+        self.cfg: dict[str, Any] = {"scheme": validate_scheme(scheme), "overwrite": overwrite, "tags": [OUTSIDE]}
+        self._tag_set = TagSet([OUTSIDE], scheme)
+        self._unknown_labels: set[str] = set()
+
+    # Labels
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The entity labels."""
+        return self.tag_set.labels
+
+    @property
+    def label_data(self) -> list[str]:
+        """What `spacy init labels` writes and `initialize` reads: the entity labels."""
+        return list(self.labels)
+
+    @property
+    def tag_set(self) -> TagSet:
+        """The tags, in the order of the model's columns."""
+        return self._tag_set
+
+    def add_label(self, label: str) -> int:
+        """Add an entity label; the head of an initialized model grows, its other rows stay as they are.
+
+        Returns 1, or 0 where the label was there already. Raises ValueError for a label that tags cannot hold.
+        """
+        if validate_label(label) in self.labels:
+            return 0
+        self._add_labels([label])
+        return 1
+
+    def _add_labels(self, labels: Iterable[str]) -> None:
+        new = [label for label in dict.fromkeys(labels) if label not in self.labels]
+        self._set_tags([*self.tag_set.tags, *make_tags(new, self.cfg["scheme"])[1:]])
+        if self.model.has_dim("nO"):
+            self.model.attrs["resize_output"](self.model, len(self.tag_set))
+
+    def _set_tags(self, tags: Sequence[str]) -> None:
+        self._tag_set = TagSet(tags, self.cfg["scheme"])
+        self.cfg["tags"] = list(tags)
+
+    # Prediction
+
+    def predict(self, docs: Iterable[Doc]) -> list[Entities]:
+        """Find the entities of each Doc, without touching it.
+
+        Returns for each Doc its entities as (first token, last token + 1, label), in order.
+        Raises ValueError where the model is not initialized or its scores are NaN.
+        """
+        docs = list(docs)
+        if not self.model.has_dim("nO"):
+            raise ValueError(Errors.E109.format(name=self.name))
+        if not any(len(doc) for doc in docs):
+            return [[] for _ in docs]
+        scores = self.model.ops.to_numpy(self.model.ops.xp.concatenate(self.model.predict(docs)))
+        starts = np.cumsum([0] + [len(doc) for doc in docs])
+        is_free, is_start = self._free_tokens(docs)
+        is_start[starts[:-1][np.diff(starts) > 0]] = True
+        tokens = np.flatnonzero(is_free & ~np.isneginf(scores[:, 0]))  # those that get a tag
+        # A segment starts where one or more starts lie between a token and the one before it
+        segment = np.cumsum(is_start)[tokens]
+        is_first = np.diff(segment, prepend=-1) != 0
+        scores = scores[tokens]
+        if np.isnan(scores).any():
+            raise ValueError(
+                f"{self.name}: the model's scores are NaN. Training has diverged: lower the learning rate, "
+                "or check the weights it started from"
+            )
+        entities: list[Entities] = [[] for _ in docs]
+        for first, last, label in self.tag_set.spans(self.tag_set.decode(scores, is_first), is_first):
+            start, end = tokens[first], tokens[last - 1] + 1
+            i = int(np.searchsorted(starts, start, side="right")) - 1
+            entities[i].append((int(start - starts[i]), int(end - starts[i]), label))
+        return entities
+
+    def _free_tokens(self, docs: Sequence[Doc]) -> tuple[Bools1d, Bools1d]:
+        """Find the tokens that may become part of an entity, and where those before and after cannot be one.
+
+        Tokens of entities that are kept, and tokens that are blocked, are not free.
+        Returns both over the tokens of all Docs together.
+        """
+        n = sum(len(doc) for doc in docs)
+        is_free, is_start = np.ones(n, dtype=bool), np.zeros(n, dtype=bool)
+        if not self.cfg["overwrite"]:
+            iob = np.concatenate([doc.to_array(ENT_IOB) for doc in docs])
+            is_free = (iob == 0) | (iob == 2)  # missing or outside
+            is_start[1:] = is_free[1:] & ~is_free[:-1]
+        return is_free, is_start
+
+    def set_annotations(self, docs: Iterable[Doc], predictions: list[Entities]) -> None:
+        """Write the entities to `doc.ents`; those on the Doc already are kept, unless `overwrite` is set.
+
+        docs: the Docs. predictions: what `predict` returned for them.
+        """
+        for doc, entities in zip(docs, predictions, strict=True):
+            if not len(doc):
+                continue
+            spans = [Span(doc, start, end, label=label) for start, end, label in entities]
+            if self.cfg["overwrite"]:
+                doc.set_ents(spans)
+                continue
+            iob = doc.to_array(ENT_IOB)
+            if ((iob == 0) | (iob == 2)).all():
+                doc.set_ents(spans)
+                continue
+            inside = set(chain.from_iterable(range(start, end) for start, end, _ in entities))
+            missing = [Span(doc, i, i + 1) for i in np.flatnonzero(iob == 0).tolist() if i not in inside]
+            doc.set_ents(spans, outside=missing, default="unmodified")
+
+    # Training
+
+    def update(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Optimizer | None = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Learn from a batch of examples.
+
+        examples: the examples; those without any entity annotation contribute nothing.
+        drop: dropout rate before the head; at 0.0 the encoder's own dropout is off too.
+        sgd: the optimiser, for a step right away.
+        losses: updated under the component's name with the cross-entropy per labelled token.
+        Returns `losses`.
+        """
+        losses = {} if losses is None else losses
+        losses.setdefault(self.name, 0.0)
+        examples = list(examples)
+        validate_examples(examples, "BertNER.update")
+        set_dropout_rate(self.model, drop)
+        loss, n_labelled = 0.0, 0
+        for group in self._group(examples):
+            scores, backprop = self.model.begin_update([eg.predicted for eg in group])
+            group_loss, d_scores, n = self._loss(group, scores)
+            if n:
+                backprop(d_scores)
+                loss += group_loss
+                n_labelled += n
+        if n_labelled:
+            self.model.attrs["add_labelled"](self.model, n_labelled)
+            losses[self.name] += loss / n_labelled
+        if sgd is not None and sgd is not False:
+            self.finish_update(sgd)
+        return losses
+
+    def _group(self, examples: Sequence[Example]) -> list[list[Example]]:
+        """Group examples so that each group needs one pass through the encoder; leave out those without tokens."""
+        examples = [eg for eg in examples if len(eg.predicted) and eg.reference.has_annotation("ENT_IOB")]
+        if not examples:
+            return []
+        groups = self.model.attrs["group_docs"](self.model, [eg.predicted for eg in examples])
+        return [[examples[i] for i in group] for group in groups]
+
+    def get_loss(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d]]:
+        """Compute the cross-entropy of the tags, summed over the labelled tokens, and its gradient.
+
+        Tokens whose annotation is missing, or that have no word pieces, have no part in either.
+
+        examples: the examples. scores: rows of tag scores, (n_tokens, n_tags) an example.
+        Returns the loss and its gradient with respect to the scores.
+        """
+        loss, d_scores, _ = self._loss(list(examples), scores)
+        return loss, d_scores
+
+    def _loss(self, examples: Sequence[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d], int]:
+        """As `get_loss`; the last item is the number of labelled tokens."""
+        xp = self.model.ops.xp
+        truth, unknown = self.tag_set.encode(list(chain.from_iterable(eg.get_aligned_ner() for eg in examples)))
+        self._warn_unknown(unknown)
+        Y = xp.concatenate(scores)  # (n_tokens, n_tags)
+        rows = xp.flatnonzero((self.model.ops.asarray(truth) != MISSING) & ~xp.isneginf(Y[:, 0]))
+        truth = self.model.ops.asarray(truth)[rows]
+        scored = Y[rows] - Y[rows].max(axis=1, keepdims=True) if len(rows) else Y[rows]
+        log_probs = scored - xp.log(xp.exp(scored).sum(axis=1, keepdims=True))
+        d_rows = xp.exp(log_probs)
+        places = xp.arange(len(rows))
+        d_rows[places, truth] -= 1.0
+        dY = xp.zeros_like(Y)
+        dY[rows] = d_rows
+        loss = float(-log_probs[places, truth].sum())
+        ends = np.cumsum([len(eg.predicted) for eg in examples]).tolist()
+        return loss, [dY[end - len(s) : end] for end, s in zip(ends, scores, strict=True)], len(rows)
+
+    def _warn_unknown(self, labels: set[str]) -> None:
+        new = labels - self._unknown_labels
+        if new:
+            self._unknown_labels |= new
+            warnings.warn(
+                f"{self.name}: labels that the component was not initialized with are left out of training: "
+                f"{', '.join(sorted(new))}; it has {', '.join(self.labels)}",
+                stacklevel=3,
+            )
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+        labels: list[str] | None = None,
+    ) -> None:
+        """Load the checkpoint and make the component ready for training or, with a fine-tuned checkpoint, for use.
+
+        get_examples: gives the training examples, from which the labels are taken.
+        labels: the entity labels, instead of those in the examples; what `spacy init labels` writes.
+
+        Raises ValueError where there are no labels from the data, `labels` or the checkpoint, where one cannot be
+        written as a tag, and where the checkpoint cannot be loaded.
+        """
+        if labels is None:
+            validate_get_examples(get_examples, "BertNER.initialize")
+            references = [eg.reference for eg in get_examples()]
+            labels = sorted({ent.label_ for doc in references for ent in doc.ents})
+        elif isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+            raise ValueError(f"labels: {labels!r} is not a list of entity labels")
+        for label in labels:
+            validate_label(label)
+        head_tags = None
+        if "load_checkpoint" in self.model.attrs:
+            head_tags = self.model.attrs["load_checkpoint"](self.model)
+        self._set_tags(self._checkpoint_tags(head_tags) if head_tags else [OUTSIDE])
+        known = {*self.labels}
+        self._set_tags([*self.tag_set.tags, *make_tags([x for x in labels if x not in known], self.cfg["scheme"])[1:]])
+        if not self.labels:
+            raise ValueError(
+                f"{self.name}: no labels: the training data has no entities, no labels are given in "
+                f"[initialize.components.{self.name}] and the checkpoint has no token-classification head"
+            )
+        self.model.set_dim("nO", len(self.tag_set), force=True)
+        self.model.initialize()
+
+    def _checkpoint_tags(self, tags: list[str]) -> list[str]:
+        try:
+            TagSet(tags, self.cfg["scheme"])
+        except ValueError as err:
+            raise ValueError(f"name: the labels of the checkpoint's head do not go with scheme: {err}") from err
+        return tags
+
+    def finish_update(self, sgd: Optimizer) -> None:
+        """Take an optimiser step with the gradient gathered since the last one, if there is any."""
+        self.model.finish_update(sgd)
+
+    # Saving and loading
+
+    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
+        """Return the component's settings, labels and model as bytes."""
+        return util.to_bytes(
+            {
+                "cfg": lambda: srsly.json_dumps(self.cfg),
+                "vocab": lambda: self.vocab.to_bytes(exclude=exclude),
+                "model": self.model.to_bytes,
+            },
+            exclude,
+        )
+
+    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> "BertNER":
+        """Load what `to_bytes` returned."""
+        util.from_bytes(
+            bytes_data,
+            {
+                "cfg": lambda b: self._load_cfg(srsly.json_loads(b)),
+                "vocab": lambda b: self.vocab.from_bytes(b, exclude=exclude),
+                "model": self.model.from_bytes,
+            },
+            exclude,
+        )
+        self._check_tags("bytes")
+        return self
+
+    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
+        """Save into a folder: `cfg`, and the model (a folder with the encoder as transformers has it)."""
+        util.to_disk(
+            path,
+            {
+                "cfg": lambda p: srsly.write_json(p, self.cfg),
+                "vocab": lambda p: self.vocab.to_disk(p, exclude=exclude),
+                "model": self.model.to_disk,
+            },
+            exclude,
+        )
+
+    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "BertNER":
+        """Load from a folder that `to_disk` wrote; raises ValueError where its parts do not belong together."""
+        util.from_disk(
+            path,
+            {
+                "cfg": lambda p: self._load_cfg(srsly.read_json(p)),
+                "vocab": lambda p: self.vocab.from_disk(p, exclude=exclude),
+                "model": self.model.from_disk,
+            },
+            exclude,
+        )
+        self._check_tags(str(path))
+        return self
+
+    def _load_cfg(self, cfg: dict[str, Any]) -> None:
+        """Take over the tags; settings come from the config, where `spacy.load(config=…)` may have changed them."""
+        if not self.labels or set(TagSet(cfg["tags"], cfg["scheme"]).labels) == set(self.labels):
+            self.cfg["scheme"] = cfg["scheme"]
+            self._set_tags(cfg["tags"])
+            return
+        raise ValueError(
+            f"{self.name}: has the labels {list(self.labels)}, what is loaded has "
+            f"{list(TagSet(cfg['tags'], cfg['scheme']).labels)}; load into a new component"
+        )
+
+    def _check_tags(self, place: str) -> None:
+        if self.model.has_dim("nO") and self.model.get_dim("nO") != len(self.tag_set):
+            raise ValueError(
+                f"{self.name}: {place}: the model has {self.model.get_dim('nO')} tags, its cfg {len(self.tag_set)}: "
+                "they do not belong together"
+            )

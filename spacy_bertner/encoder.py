@@ -1,0 +1,306 @@
+"""The torch side: the encoder with its tagging head, loading, saving, forward and backward passes.
+
+The head is that of `BertForTokenClassification` (Devlin et al. 2019, section 5.3): dropout and one linear layer over the
+last hidden state of the first piece of each word. Checkpoints are read and written with transformers and safetensors.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import srsly
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from thinc.api import Optimizer, Shim
+from thinc.util import get_torch_default_device
+from torch import Tensor, nn
+
+from .checkpoint import (
+    CheckpointError,
+    check_vocabulary,
+    is_lower_casing,
+    load_encoder,
+    load_tokenizer,
+    max_positions,
+    quiet_transformers,
+)
+from .encoding import N_ORTHOGRAPHY, Batch, PieceEncoder
+from .optimizer import TorchOptimizer
+
+HEAD_FILE = "head.safetensors"
+
+
+class TokenClassifier(nn.Module):
+    """Encoder, dropout and a linear layer over the first pieces.
+
+    encoder: a transformers encoder (`AutoModel`).
+    n_tags: columns of the head.
+    orthography: whether to add an embedding of what the word looks like, starting at zero, to the input embeddings.
+    """
+
+    def __init__(self, encoder: nn.Module, n_tags: int, orthography: bool) -> None:
+        super().__init__()
+        self.encoder = encoder
+        config: Any = encoder.config
+        self.head = nn.Linear(config.hidden_size, n_tags)
+        # As transformers starts the head
+        nn.init.normal_(self.head.weight, std=getattr(config, "initializer_range", 0.02))
+        nn.init.zeros_(self.head.bias)
+        self.orthography = None
+        if orthography:
+            width = encoder.get_input_embeddings().embedding_dim  # type: ignore[operator]
+            self.orthography = nn.Embedding(N_ORTHOGRAPHY, width, padding_idx=0)
+            nn.init.zeros_(self.orthography.weight)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, orthography: Tensor, first: Tensor, dropout: float = 0.0
+    ) -> Tensor:
+        """Score the tags of the words whose first pieces are at `first` (see `encoding.Batch`).
+
+        Returns the scores, (n_rows, n_tags), float32.
+        """
+        if self.orthography is None:
+            hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
+        else:
+            embeds = self.encoder.get_input_embeddings()(input_ids)  # type: ignore[operator]
+            embeds = embeds + self.orthography(orthography)  # (n_windows, n_pieces, width)
+            hidden = self.encoder(inputs_embeds=embeds, attention_mask=attention_mask)[0]
+        rows = hidden.flatten(0, 1).index_select(0, first)  # (n_rows, width)
+        rows = nn.functional.dropout(rows, dropout, self.training)
+        return self.head(rows).float()  # (n_rows, n_tags)
+
+    def resize(self, n_tags: int) -> None:
+        """Add rows to the head, or cut its last ones; the others stay as they are."""
+        old = self.head
+        self.head = nn.Linear(old.in_features, n_tags, device=old.weight.device)
+        with torch.no_grad():
+            nn.init.normal_(self.head.weight, std=0.02)
+            nn.init.zeros_(self.head.bias)
+            n = min(n_tags, old.out_features)
+            self.head.weight[:n] = old.weight[:n]
+            self.head.bias[:n] = old.bias[:n]
+
+
+class EncoderShim(Shim):
+    """Makes a `TokenClassifier` a part of a Thinc model: it runs it, trains it, saves and loads it.
+
+    The module stays in evaluation mode; only a forward pass in training leaves it, and comes back. Predicting therefore
+    changes no state, and threads may share one pipeline.
+
+    mixed_precision: the type for matrix products under autocast; None for float32 throughout.
+    optimizer_settings: keyword arguments of `TorchOptimizer`.
+    """
+
+    def __init__(self, mixed_precision: torch.dtype | None, optimizer_settings: dict[str, Any]) -> None:
+        super().__init__(None)
+        self.mixed_precision = mixed_precision
+        self.optimizer_settings = optimizer_settings
+        self.tokenizer: Any = None
+        self.pieces: PieceEncoder | None = None  # for the tokenizer, made by the model when it is needed
+        # Tags of the checkpoint's own head, where it has one
+        self.checkpoint_tags: list[str] | None = None
+        self._n_labelled = 0
+
+    @property
+    def module(self) -> TokenClassifier:
+        """The torch module; raises ValueError before it is loaded."""
+        if self._model is None:
+            raise ValueError("The model holds no encoder yet: call nlp.initialize() or load a saved pipeline")
+        return self._model
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether there is a module."""
+        return self._model is not None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.module.head.weight.device
+
+    # Forward and backward
+
+    def predict(self, batch: Batch) -> Tensor:
+        """Score one batch: (n_rows, n_tags), float32."""
+        with torch.inference_mode(), self._autocast():
+            return self.module(*self._to_tensors(batch))
+
+    def begin_update(self, batch: Batch, dropout: float = 0.0) -> tuple[Tensor, Callable[[Tensor], None]]:
+        """Score one batch and keep what the backward pass needs.
+
+        dropout: rate before the head. The encoder's own rates are those of its configuration; at 0.0 all
+            dropout is off, the encoder's too.
+        Returns the scores, (n_rows, n_tags), and a function that takes their gradient and adds to the parameters'.
+        """
+        module = self.module
+        module.train(dropout > 0.0)
+        try:
+            with torch.enable_grad(), self._autocast():
+                scores = module(*self._to_tensors(batch), dropout)
+        finally:
+            module.eval()
+
+        def backprop(d_scores: Tensor) -> None:
+            scores.backward(self._optimizer_or_new().scale(d_scores))
+
+        return scores.detach(), backprop
+
+    def begin_update_recomputed(self, batch: Batch, dropout: float = 0.0) -> tuple[Tensor, Callable[[Tensor], None]]:
+        """As `begin_update`, but nothing is kept: the backward pass computes the batch again, with the same dropout."""
+        cpu_state = torch.get_rng_state()
+        cuda_state = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        module = self.module
+        module.train(dropout > 0.0)
+        try:
+            with torch.no_grad(), self._autocast():
+                scores = module(*self._to_tensors(batch), dropout)
+        finally:
+            module.eval()
+
+        def backprop(d_scores: Tensor) -> None:
+            devices = [self.device] if cuda_state is not None else []
+            with torch.random.fork_rng(devices=devices):
+                torch.set_rng_state(cpu_state)
+                if cuda_state is not None:
+                    torch.cuda.set_rng_state(cuda_state, self.device)
+                _, inner = self.begin_update(batch, dropout)
+            inner(d_scores)
+
+        return scores, backprop
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        if self.mixed_precision is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.mixed_precision)
+
+    def _to_tensors(self, batch: Batch) -> Iterator[Tensor]:
+        for array in (batch.input_ids, batch.attention_mask, batch.orthography, batch.first):
+            yield torch.from_numpy(array).to(self.device, non_blocking=True)
+
+    # The optimiser step
+
+    def add_labelled(self, n: int) -> None:
+        """Note that the gradient now holds `n` more labelled tokens; the step divides by their number."""
+        self._n_labelled += n
+
+    def _optimizer_or_new(self) -> TorchOptimizer:
+        if self._optimizer is None:
+            scaled = self.mixed_precision is torch.float16 and self.device.type == "cuda"
+            self._optimizer = TorchOptimizer(self.module, scaled=scaled, **self.optimizer_settings)
+        return self._optimizer
+
+    def finish_update(self, optimizer: Optimizer) -> None:
+        """Take one optimiser step with the gradient gathered so far; none where no token was labelled."""
+        n, self._n_labelled = self._n_labelled, 0
+        if n:
+            self._optimizer_or_new().step(optimizer, key=self.id, divisor=n)
+
+    @contextlib.contextmanager
+    def use_params(self, params: dict) -> Iterator[None]:
+        """Put the averages that the optimiser keeps into the module for the time of the context."""
+        module = self._model
+        named = dict(module.named_parameters()) if module is not None else {}
+        given = {name: params[self.id, name] for name in named if (self.id, name) in params}
+        backup = {name: named[name].data for name in given}
+        for name, value in given.items():
+            named[name].data = value
+        try:
+            yield
+        finally:
+            for name, value in backup.items():
+                named[name].data = value
+
+    # Loading and saving
+
+    def load_checkpoint(self, name: str, orthography: bool | None) -> None:
+        """Load encoder, tokenizer and, where there is one, the token-classification head of a checkpoint.
+
+        name: hub name or folder, as for `from_pretrained`.
+        orthography: None for on where the tokenizer lower-cases.
+        Raises CheckpointError, which names the setting `name`.
+        """
+        tokenizer = load_tokenizer(name)
+        encoder, head, tags = load_encoder(name)
+        if orthography is None:
+            orthography = is_lower_casing(tokenizer)
+        check_vocabulary(name, tokenizer, encoder)
+        module = TokenClassifier(encoder, 1, orthography)
+        if head is not None:
+            module.head = head
+        self._set(module, tokenizer)
+        self.checkpoint_tags = tags
+
+    def _set(self, module: TokenClassifier, tokenizer: Any) -> None:
+        self._model = module.to(get_torch_default_device()).eval()
+        self.tokenizer = tokenizer
+        self.pieces = None
+        self._optimizer = None
+        self._n_labelled = 0
+
+    def to_disk(self, path: str | Path) -> None:
+        """Save into a folder: the encoder and its tokenizer as transformers has them, and `head.safetensors`."""
+        path = Path(path)
+        path.mkdir(parents=True, exist_ok=True)
+        module = self.module
+        with quiet_transformers():
+            module.encoder.save_pretrained(path, safe_serialization=True)  # type: ignore[operator]
+            self.tokenizer.save_pretrained(path)
+        head = {k: v.contiguous() for k, v in module.state_dict().items() if not k.startswith("encoder.")}
+        save_file(head, path / HEAD_FILE)
+
+    def from_disk(self, path: str | Path) -> "EncoderShim":
+        """Load a folder that `to_disk` wrote; raises CheckpointError where it is not whole."""
+        path = Path(path)
+        try:
+            head = load_file(path / HEAD_FILE)
+        except (OSError, SafetensorError) as err:
+            raise CheckpointError(f"{path / HEAD_FILE}: cannot be read ({err})") from err
+        tokenizer = load_tokenizer(str(path))
+        encoder, _, _ = load_encoder(str(path), has_head=False)
+        if "head.weight" not in head:
+            raise CheckpointError(f"{path / HEAD_FILE}: holds no head.weight, only {sorted(head)}")
+        module = TokenClassifier(encoder, len(head["head.weight"]), "orthography.weight" in head)
+        try:
+            missing, unexpected = module.load_state_dict(head, strict=False)
+        except RuntimeError as err:
+            raise CheckpointError(f"{path / HEAD_FILE}: does not fit the encoder beside it ({err})") from err
+        missing = [key for key in missing if not key.startswith("encoder.")]
+        if missing or unexpected:
+            raise CheckpointError(f"{path / HEAD_FILE}: weights missing {missing}, unexpected {unexpected}")
+        self._set(module, tokenizer)
+        return self
+
+    def to_bytes(self) -> bytes:
+        """Return the files that `to_disk` writes, as one msgpack map from name to content."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.to_disk(folder)
+            return srsly.msgpack_dumps({p.name: p.read_bytes() for p in sorted(Path(folder).iterdir())})
+
+    def from_bytes(self, data: bytes) -> "EncoderShim":
+        """Load what `to_bytes` returned."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in srsly.msgpack_loads(data).items():
+                if Path(name).name != name:
+                    raise CheckpointError(f"model bytes: a file name that leaves its folder: {name!r}")
+                (Path(folder) / name).write_bytes(content)
+            return self.from_disk(folder)
+
+    def to_device(self, device_type: str, device_id: int) -> None:
+        """Move the weights, as `Model.to_cpu` and `Model.to_gpu` ask."""
+        if self._model is not None:
+            self._model.to("cpu" if device_type == "cpu" else f"cuda:{device_id}")
+            self._optimizer = None
+
+
+def piece_encoder(shim: EncoderShim, *, name: str, window: int, stride: int) -> PieceEncoder:
+    """Make the piece encoder for the shim's tokenizer, its settings checked against the encoder's positions."""
+    limit = max_positions(shim.module.encoder)
+    if limit is not None and window > limit:
+        raise ValueError(f"window: {window} is more than the {limit} positions that the encoder {name!r} has")
+    pad_id = shim.tokenizer.pad_token_id
+    return PieceEncoder(
+        shim.tokenizer.backend_tokenizer, pad_id=0 if pad_id is None else pad_id, window=window, stride=stride
+    )

@@ -1,0 +1,279 @@
+"""Docs in, packed batches of word pieces out: words, pieces, windows, batches. NumPy only; nothing about labels.
+
+Each word is cut into pieces on its own, so that every piece belongs to one spaCy token. A Doc that has more pieces than a
+window holds is covered by overlapping windows; each token is owned by the window in which it has the most context, the rule
+of `_check_is_max_context` in Devlin et al.'s `run_squad.py`. The windows of all Docs are sorted by length and packed into
+batches of at most so many padded pieces.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+from spacy.attrs import ORTH, SENT_START
+from spacy.tokens import Doc
+from spacy.vocab import Vocab
+from tokenizers import Tokenizer
+
+Ints1d = NDArray[np.int64]
+Ints2d = NDArray[np.int64]
+
+# What a name looks like, which uncased encoders do not see; numbered from 1, 0 is for special and padding pieces.
+ORTHOGRAPHY = ("", "lower", "title", "upper", "initial", "mixed", "digit", "punct", "other")
+N_ORTHOGRAPHY = len(ORTHOGRAPHY)
+
+
+@dataclass(frozen=True)
+class Window:
+    """One stretch of a Doc's pieces that the encoder sees at once.
+
+    start, end: the pieces it holds, counted in the Doc, without special pieces.
+    owned_start, owned_end: the tokens whose rows are taken from it, counted in the Doc.
+    """
+
+    start: int
+    end: int
+    owned_start: int
+    owned_end: int
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The word pieces of one Doc.
+
+    ids, orthography: (n_pieces,), the pieces and the orthographic class of the word of each.
+    offsets: (n_tokens + 1,); the pieces of token i are those from offsets[i] to offsets[i + 1].
+    sent_starts: (n_tokens,), True where the Doc knows that a sentence starts.
+    n_cut: words longer than a window, of which only the first pieces are kept.
+    """
+
+    ids: Ints1d
+    orthography: Ints1d
+    offsets: Ints1d
+    sent_starts: NDArray[np.bool_]
+    n_cut: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of about one length, padded to the longest.
+
+    input_ids, attention_mask, orthography: (n_windows, n_pieces).
+    first: (n_rows,), where the first piece of each owned token stands, counted over the flattened (n_windows * n_pieces).
+    rows: (n_rows,), the token that each belongs to, counted over all Docs together.
+    """
+
+    input_ids: Ints2d
+    attention_mask: Ints2d
+    orthography: Ints2d
+    first: Ints1d
+    rows: Ints1d
+
+
+def orthographic_class(vocab: Vocab, orth: int) -> int:
+    """Return the number in `ORTHOGRAPHY` of what the lexeme looks like, by spaCy's lexical attributes."""
+    lexeme = vocab[orth]
+    if lexeme.is_lower:
+        name = "lower"
+    elif lexeme.is_upper:
+        name = "upper" if sum(map(str.isalpha, lexeme.text)) > 1 else "initial"
+    elif lexeme.is_title:
+        name = "title"
+    elif lexeme.is_digit or lexeme.like_num:
+        name = "digit"
+    elif lexeme.is_punct:
+        name = "punct"
+    elif lexeme.is_alpha and any(map(str.isupper, lexeme.text)):
+        name = "mixed"
+    else:
+        name = "other"
+    return ORTHOGRAPHY.index(name)
+
+
+class PieceEncoder:
+    """Words into pieces, Docs into windows and batches, with a cache of the pieces of each word.
+
+    tokenizer: the tokenizer, as the library `tokenizers` has it.
+    pad_id: the piece to pad with.
+    window: most pieces in a window, special pieces included.
+    stride: pieces from the start of one window to the start of the next.
+    max_cached: words kept in the cache; when it is full it starts afresh.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, *, pad_id: int, window: int, stride: int, max_cached: int = 200_000
+    ) -> None:
+        # A tokenizer.json may ask for truncation and padding (all-MiniLM-L6-v2's does)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self.prefix, self.suffix = special_pieces(tokenizer)
+        self.pad_id = pad_id
+        self.window = window
+        self.stride = stride
+        self.capacity = window - len(self.prefix) - len(self.suffix)
+        if self.capacity < 1:
+            raise ValueError(
+                f"window: {window} leaves no room beside the {len(self.prefix) + len(self.suffix)} special pieces"
+                f" of the tokenizer; allowed are {window - self.capacity + 1} and more"
+            )
+        self._max_cached = max_cached
+        # orth -> (piece ids, orthographic class, whether pieces were cut off). Replaced, never emptied, so that
+        # a thread which is reading an old one can finish.
+        self._cache: dict[int, tuple[tuple[int, ...], int, bool]] = {}
+
+    def pieces(self, doc: Doc) -> Pieces:
+        """Cut the words of a Doc into pieces, each word on its own."""
+        orths = doc.to_array(ORTH).tolist()
+        cache = self._cache
+        missing = {orth for orth in orths if orth not in cache}
+        if missing:
+            if len(cache) + len(missing) > self._max_cached:
+                cache = {orth: cache[orth] for orth in set(orths) - missing}
+            for orth in missing:
+                cache[orth] = self._word(doc.vocab, orth)
+            self._cache = cache
+        words = [cache[orth] for orth in orths]
+        lengths = np.fromiter((len(ids) for ids, _, _ in words), dtype=np.int64, count=len(words))
+        offsets = np.zeros(len(words) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        ids = np.fromiter(chain.from_iterable(ids for ids, _, _ in words), dtype=np.int64, count=offsets[-1])
+        classes = np.fromiter((cls for _, cls, _ in words), dtype=np.int64, count=len(words))
+        # 1 where a sentence starts, 0 where it is not known, -1 inside (as uint64 in the array)
+        sent_starts = doc.to_array(SENT_START) == 1
+        n_cut = sum(cut for _, _, cut in words)
+        return Pieces(ids, np.repeat(classes, lengths), offsets, sent_starts, n_cut)
+
+    def _word(self, vocab: Vocab, orth: int) -> tuple[tuple[int, ...], int, bool]:
+        encoding = self._tokenizer.encode([vocab.strings[orth]], is_pretokenized=True, add_special_tokens=False)
+        ids = encoding.ids
+        return tuple(ids[: self.capacity]), orthographic_class(vocab, orth), len(ids) > self.capacity
+
+    def windows(self, pieces: Pieces) -> list[Window]:
+        """Cover the pieces of a Doc with windows, cut between words, and where they are known between sentences.
+
+        Returns the windows in order; every token is owned by exactly one. A Doc without any pieces has none.
+        """
+        n_pieces, n_tokens = len(pieces.ids), len(pieces.offsets) - 1
+        if n_pieces == 0:
+            return []
+        if n_pieces <= self.capacity:
+            return [Window(0, n_pieces, 0, n_tokens)]
+        spans = list(self._window_spans(pieces))
+        position = np.minimum(pieces.offsets[:-1], n_pieces - 1)
+        most = np.full(n_tokens, -1, dtype=np.int64)
+        owner = np.zeros(n_tokens, dtype=np.int64)
+        for i, (start, end) in enumerate(spans):
+            first, last = np.searchsorted(position, [start, end])
+            context = np.minimum(position[first:last] - start, end - 1 - position[first:last])
+            better = context > most[first:last]
+            most[first:last][better] = context[better]
+            owner[first:last][better] = i
+        bounds = np.searchsorted(owner, np.arange(len(spans) + 1))
+        return [
+            Window(start, end, int(bounds[i]), int(bounds[i + 1]))
+            for i, (start, end) in enumerate(spans)
+            if bounds[i] < bounds[i + 1]
+        ]
+
+    def _window_spans(self, pieces: Pieces) -> Iterator[tuple[int, int]]:
+        """Yield the first piece and the last + 1 of each window of a Doc that needs more than one."""
+        n_pieces = len(pieces.ids)
+        words = np.unique(pieces.offsets)  # where a window may be cut, the end included
+        sentences = np.unique(np.append(pieces.offsets[:-1][pieces.sent_starts], n_pieces))
+
+        def last_cut(low: int, high: int) -> int:
+            """The last place to cut in (low, high], between sentences if there is one in its second half."""
+            place = sentences[np.searchsorted(sentences, high, side="right") - 1] if sentences[0] <= high else low
+            if place <= low + (high - low) // 2:
+                place = words[np.searchsorted(words, high, side="right") - 1]
+            return int(place)
+
+        start = 0
+        while True:
+            end = last_cut(start, start + self.capacity) if start + self.capacity < n_pieces else n_pieces
+            yield start, end
+            if end == n_pieces:
+                return
+            # No word is longer than the capacity, but one may be longer than the stride
+            step = last_cut(start, min(start + self.stride, end))
+            start = step if step > start else int(words[np.searchsorted(words, start, side="right")])
+
+    def encode(self, docs: Sequence[Doc], max_batch_pieces: int) -> list[Batch]:
+        """Turn Docs into batches of at most `max_batch_pieces` pieces each, padding included."""
+        encoded = [self.pieces(doc) for doc in docs]
+        windows = [(i, window) for i, pieces in enumerate(encoded) for window in self.windows(pieces)]
+        n_special = self.window - self.capacity
+        lengths = [window.end - window.start + n_special for _, window in windows]
+        token_offsets = np.cumsum([0] + [len(doc) for doc in docs])
+        return [
+            self._batch([windows[k] for k in packed], encoded, token_offsets)
+            for packed in pack(lengths, max_batch_pieces)
+        ]
+
+    def _batch(self, windows: list[tuple[int, Window]], encoded: list[Pieces], token_offsets: Ints1d) -> Batch:
+        n_prefix, n_special = len(self.prefix), self.window - self.capacity
+        shape = (len(windows), max(window.end - window.start for _, window in windows) + n_special)
+        input_ids = np.full(shape, self.pad_id, dtype=np.int64)
+        attention_mask = np.zeros(shape, dtype=np.int64)
+        orthography = np.zeros(shape, dtype=np.int64)
+        first, rows = [], []
+        for i, (doc, window) in enumerate(windows):
+            pieces, end = encoded[doc], window.end - window.start + n_prefix
+            input_ids[i, :n_prefix] = self.prefix
+            input_ids[i, n_prefix:end] = pieces.ids[window.start : window.end]
+            input_ids[i, end : end + len(self.suffix)] = self.suffix
+            attention_mask[i, : end + len(self.suffix)] = 1
+            orthography[i, n_prefix:end] = pieces.orthography[window.start : window.end]
+            offsets = pieces.offsets[window.owned_start : window.owned_end + 1]
+            has_pieces = np.flatnonzero(np.diff(offsets))
+            first.append(offsets[has_pieces] - window.start + n_prefix + i * shape[1])
+            rows.append(has_pieces + window.owned_start + token_offsets[doc])
+        return Batch(input_ids, attention_mask, orthography, np.concatenate(first), np.concatenate(rows))
+
+    def group(self, docs: Sequence[Doc], max_batch_pieces: int) -> list[list[int]]:
+        """Group Docs so that the windows of each group make one batch; a Doc over the budget is a group of its own.
+
+        Returns the places of the Docs in `docs`, each once, a list a group.
+        """
+        n_special = self.window - self.capacity
+        sizes = []  # (longest window, windows, place)
+        for i, doc in enumerate(docs):
+            windows = self.windows(self.pieces(doc))
+            longest = max((w.end - w.start + n_special for w in windows), default=0)
+            sizes.append((longest, len(windows), i))
+        groups: list[list[int]] = []
+        width = n_windows = 0
+        for longest, n, i in sorted(sizes, reverse=True):
+            if not groups or (n_windows + n) * width > max_batch_pieces:
+                groups.append([])
+                width, n_windows = longest, 0
+            groups[-1].append(i)
+            n_windows += n
+        return groups
+
+
+def special_pieces(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the ids that the tokenizer puts before and after a single sequence ([CLS] and [SEP] in BERT)."""
+    encoding = tokenizer.encode(["a"], is_pretokenized=True, add_special_tokens=True)
+    content = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
+    if not content:
+        raise ValueError("name: the tokenizer has no piece for the letter 'a'; it does not seem to be a trained one")
+    return tuple(encoding.ids[: content[0]]), tuple(encoding.ids[content[-1] + 1 :])
+
+
+def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Pack windows, longest first, into batches of at most `budget` pieces when padded to their longest.
+
+    Returns the places in `lengths`, each once, a list a batch. A window longer than the budget is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    width = 0
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not batches or (len(batches[-1]) + 1) * width > budget:
+            batches.append([])
+            width = lengths[i]
+        batches[-1].append(i)
+    return batches

@@ -1,0 +1,215 @@
+"""The architectures: Thinc models from Docs to one row of tag scores a token.
+
+A row of -inf stands for a token without word pieces (whitespace, control characters): the encoder has nothing to say of it.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from spacy.tokens import Doc
+from thinc.api import Model
+from thinc.types import Floats2d
+
+if TYPE_CHECKING:
+    from .encoder import EncoderShim
+    from .encoding import Batch, PieceEncoder
+
+# Padded pieces in a batch. On a CPU small batches stay in its caches; a GPU wants to be filled.
+DEFAULT_BATCH_PIECES = {"cpu": 1024, "cuda": 16384}
+
+
+class FolderModel(Model):
+    """A Thinc model of which the files of its one shim are saved and nothing else.
+
+    On disk that is a folder as Hugging Face lays it out; Thinc's own msgpack file would hold the weights in memory twice
+    more. Settings are not saved with the weights: they come from the pipeline's config, where they can be overridden.
+    """
+
+    def to_disk(self, path: Path | str) -> None:
+        """Save into the folder `path`."""
+        self.shims[0].to_disk(path)
+
+    def from_disk(self, path: Path | str) -> "FolderModel":
+        """Load from the folder `path`."""
+        self.shims[0].from_disk(path)
+        return self._loaded()
+
+    def to_bytes(self) -> bytes:
+        """Return the files as bytes."""
+        return self.shims[0].to_bytes()
+
+    def from_bytes(self, bytes_data: bytes) -> "FolderModel":
+        """Load what `to_bytes` returned."""
+        self.shims[0].from_bytes(bytes_data)
+        return self._loaded()
+
+    def _loaded(self) -> "FolderModel":
+        self.set_dim("nO", self.shims[0].module.head.out_features, force=True)
+        return self
+
+
+def BertTokenClassifier(
+    name: str,
+    window: int = 256,
+    stride: int = 192,
+    max_batch_pieces: int | None = None,
+    mixed_precision: bool | str = False,
+    orthography: bool | None = None,
+    head_learn_rate: float = 1.0,
+) -> Model[list[Doc], list[Floats2d]]:
+    """A transformers encoder with a linear head over the first piece of each word (Devlin et al. 2019, section 5.3).
+
+    name: hub name or folder of the checkpoint, as for `from_pretrained`; read by `initialize`, not needed afterwards.
+    window: most pieces that the encoder sees at once, special pieces included.
+    stride: pieces from the start of one window to the start of the next; the rest of the window is overlap.
+    max_batch_pieces: most pieces in one pass through the encoder, padding included; None for the device's default.
+    mixed_precision: "bf16" or "fp16" for matrix products in that type under autocast; False for float32.
+    orthography: whether to add an embedding of what each word looks like; None for on where the tokenizer lower-cases.
+    head_learn_rate: factor on the learning rate for what is new: the head and the orthography embedding.
+
+    Returns a model from Docs to rows of tag scores, (n_tokens, n_tags) a Doc.
+    Raises ValueError for settings that cannot work.
+    """
+    if window < 3:
+        raise ValueError(f"window: {window} is too small; allowed are 3 and more pieces")
+    if not 0 < stride < window:
+        raise ValueError(f"stride: {stride} is not between 1 and window - 1 ({window - 1}) pieces")
+    if max_batch_pieces is not None and max_batch_pieces < window:
+        raise ValueError(
+            f"max_batch_pieces: {max_batch_pieces} is less than one window; allowed are {window} (window) and more"
+        )
+    if mixed_precision not in (False, "bf16", "fp16"):
+        raise ValueError(f'mixed_precision: {mixed_precision!r} is unknown; allowed are false, "bf16" and "fp16"')
+    if head_learn_rate <= 0:
+        raise ValueError(f"head_learn_rate: {head_learn_rate} is not a factor above 0")
+    import torch
+
+    from .encoder import EncoderShim
+
+    dtype = {False: None, "bf16": torch.bfloat16, "fp16": torch.float16}[mixed_precision]
+    return FolderModel(
+        "bert_token_classifier",
+        forward,
+        init=init,
+        dims={"nO": None},
+        attrs={
+            "name": name,
+            "window": window,
+            "stride": stride,
+            "max_batch_pieces": max_batch_pieces,
+            "orthography": orthography,
+            "dropout_rate": 0.0,
+            # Called by the component
+            "load_checkpoint": load_checkpoint,
+            "resize_output": resize_output,
+            "group_docs": group_docs,
+            "add_labelled": add_labelled,
+        },
+        shims=[EncoderShim(dtype, {"head_learn_rate": head_learn_rate})],
+    )
+
+
+def forward(
+    model: Model[list[Doc], list[Floats2d]], docs: Sequence[Doc], is_train: bool
+) -> tuple[list[Floats2d], Callable]:
+    """Score the tags of every token; in training, keep the activations of at most one batch."""
+    shim: EncoderShim = model.shims[0]
+    batches = _pieces(model).encode(docs, _budget(model))
+    n_tags = model.get_dim("nO")
+    lengths = [len(doc) for doc in docs]
+    xp, ops = model.ops.xp, model.ops
+    Y = xp.full((sum(lengths), n_tags), -xp.inf, dtype="float32")  # (n_tokens, n_tags)
+    if not is_train:
+        for batch in batches:
+            Y[ops.asarray(batch.rows)] = _to_xp(shim.predict(batch))
+        return _split(Y, lengths), lambda dY: []
+
+    dropout = model.attrs["dropout_rate"]
+    begin_update = shim.begin_update if len(batches) == 1 else shim.begin_update_recomputed
+    callbacks = []
+    for batch in batches:
+        scores, callback = begin_update(batch, dropout)
+        Y[ops.asarray(batch.rows)] = _to_xp(scores)
+        callbacks.append((batch, callback))
+
+    def backprop(dY: list[Floats2d]) -> list[Doc]:
+        d_scores = ops.xp.concatenate(dY) if dY else Y
+        for batch, callback in callbacks:
+            callback(_to_torch(d_scores[ops.asarray(batch.rows)], shim))
+        return []
+
+    return _split(Y, lengths), backprop
+
+
+def init(model: Model[list[Doc], list[Floats2d]], X: Any = None, Y: Any = None) -> None:
+    """Load the checkpoint, unless `load_checkpoint` did, and give the head a row for each tag (dimension nO)."""
+    shim: EncoderShim = model.shims[0]
+    if not shim.is_loaded:
+        load_checkpoint(model)
+    if not model.has_dim("nO"):
+        raise ValueError("The number of tags is not known: set the model's dimension nO before it is initialized")
+    shim.module.resize(model.get_dim("nO"))
+
+
+def load_checkpoint(model: Model) -> list[str] | None:
+    """Load the checkpoint `name`; return the tags of its head in the order of its rows, None without a head.
+
+    Raises ValueError where there is no such checkpoint, or where it does not go with the settings.
+    """
+    shim: EncoderShim = model.shims[0]
+    shim.load_checkpoint(model.attrs["name"], model.attrs["orthography"])
+    _pieces(model)  # checks the window against the encoder's positions
+    return shim.checkpoint_tags
+
+
+def resize_output(model: Model, n_tags: int) -> None:
+    """Give the head `n_tags` rows, keeping those it has."""
+    if model.shims[0].is_loaded:
+        model.shims[0].module.resize(n_tags)
+    model.set_dim("nO", n_tags, force=True)
+
+
+def group_docs(model: Model, docs: Sequence[Doc]) -> list[list[int]]:
+    """Group Docs, by their places, so that an update on one group needs one pass through the encoder."""
+    return _pieces(model).group(docs, _budget(model))
+
+
+def add_labelled(model: Model, n: int) -> None:
+    """Note that the gradient holds `n` more labelled tokens: the step divides it by their number."""
+    model.shims[0].add_labelled(n)
+
+
+def _pieces(model: Model) -> "PieceEncoder":
+    """The piece encoder, made on first use and again when another tokenizer is loaded."""
+    from .encoder import piece_encoder
+
+    shim: EncoderShim = model.shims[0]
+    if shim.pieces is None:
+        shim.pieces = piece_encoder(
+            shim, name=model.attrs["name"], window=model.attrs["window"], stride=model.attrs["stride"]
+        )
+    return shim.pieces
+
+
+def _budget(model: Model) -> int:
+    budget = model.attrs["max_batch_pieces"]
+    return max(DEFAULT_BATCH_PIECES[model.shims[0].device.type], model.attrs["window"]) if budget is None else budget
+
+
+def _split(Y: Floats2d, lengths: Sequence[int]) -> list[Floats2d]:
+    ends = np.cumsum(lengths)
+    return [Y[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+
+
+def _to_xp(tensor: Any) -> Floats2d:
+    from thinc.util import torch2xp
+
+    return torch2xp(tensor)  # type: ignore[return-value]
+
+
+def _to_torch(array: Floats2d, shim: "EncoderShim") -> Any:
+    from thinc.util import xp2torch
+
+    return xp2torch(array, device=shim.device)

@@ -1,0 +1,96 @@
+"""One optimiser step, as BERT is fine-tuned: AdamW with decoupled decay, global-norm clipping, all parameters at once.
+
+The settings are those of the Thinc optimiser in the config's `[training.optimizer]`, as they stand at that step. Thinc's
+own step walks the parameters in Python, clips each tensor by itself and decays biases and LayerNorm too; here the step is
+torch's fused one (Loshchilov and Hutter 2019), over the groups that Devlin et al. used.
+"""
+
+from typing import Any
+
+import torch
+from thinc.api import Optimizer
+from torch import Tensor, nn
+
+
+class TorchOptimizer:
+    """Steps the parameters of a module under the settings of a Thinc optimiser.
+
+    module: the module whose parameters are trained.
+    head_learn_rate: factor on the learning rate for what starts from nothing (head and orthography embedding).
+    scaled: whether to scale the loss, as float16 needs.
+    """
+
+    def __init__(self, module: nn.Module, *, head_learn_rate: float, scaled: bool) -> None:
+        self._module = module
+        self._factor = {False: 1.0, True: head_learn_rate}
+        self._scaler = torch.amp.GradScaler("cuda", enabled=scaled)
+        self._torch: torch.optim.Optimizer | None = None
+        self._thinc: Optimizer | None = None
+        self._n_averaged = 0
+        self.n_skipped = 0  # steps not taken because the gradient was not finite
+
+    def scale(self, d_scores: Tensor) -> Tensor:
+        """Scale the gradient of the scores for the backward pass; itself where there is no scaling."""
+        return self._scaler.scale(d_scores)
+
+    def step(self, optimizer: Optimizer, *, key: int, divisor: float) -> None:
+        """Take one step with the gradients of the parameters, and set them to nothing.
+
+        optimizer: the Thinc optimiser whose learn_rate, L2, grad_clip, b1, b2 and eps hold for this step.
+        key: under (key, parameter name) the averages go into `optimizer.averages`, where it has them.
+        divisor: the gradients are divided by it.
+        """
+        if self._torch is None or self._thinc is not optimizer:
+            self._torch = self._make(optimizer)
+            self._thinc = optimizer
+        self._set(self._torch, optimizer)
+        self._scaler.unscale_(self._torch)
+        grads = [p.grad for p in self._module.parameters() if p.grad is not None]
+        torch._foreach_div_(grads, float(divisor))
+        norm = torch.stack(torch._foreach_norm(grads)).norm()
+        is_finite = bool(norm.isfinite())
+        if is_finite and optimizer.grad_clip:
+            torch._foreach_mul_(grads, torch.clamp(optimizer.grad_clip / (norm + 1e-6), max=1.0))
+        if is_finite:
+            self._scaler.step(self._torch)
+        else:
+            self.n_skipped += 1
+        self._scaler.update()
+        self._torch.zero_grad(set_to_none=True)
+        if is_finite and optimizer.averages is not None:
+            self._average(optimizer.averages, key)
+
+    def _make(self, optimizer: Optimizer) -> torch.optim.Optimizer:
+        groups: dict[tuple[bool, bool], list[Tensor]] = {}
+        for name, parameter in self._module.named_parameters():
+            if parameter.requires_grad:
+                # Biases and the weights of LayerNorm are the vectors among the parameters
+                group = parameter.ndim > 1, not name.startswith("encoder.")
+                groups.setdefault(group, []).append(parameter)
+        named = [{"params": p, "decays": decays, "is_new": is_new} for (decays, is_new), p in groups.items()]
+        if optimizer.use_radam:
+            return torch.optim.RAdam(named, decoupled_weight_decay=optimizer.L2_is_weight_decay, foreach=True)
+        if optimizer.b2 > 0:
+            kind = torch.optim.AdamW if optimizer.L2_is_weight_decay else torch.optim.Adam
+            return kind(named, fused=True)
+        return torch.optim.SGD(named, fused=True)
+
+    def _set(self, torch_optimizer: torch.optim.Optimizer, optimizer: Optimizer) -> None:
+        for group in torch_optimizer.param_groups:
+            settings: dict[str, Any] = {
+                "lr": optimizer.learn_rate * self._factor[group["is_new"]],
+                "weight_decay": optimizer.L2 if group["decays"] else 0.0,
+                "betas": (optimizer.b1, optimizer.b2),
+                "eps": optimizer.eps,
+            }
+            group.update({name: value for name, value in settings.items() if name in group})
+
+    def _average(self, averages: dict, key: int) -> None:
+        """Move the averages towards the parameters, at the rate of Thinc's `update_averages`."""
+        self._n_averaged += 1
+        decay = min((1.0 + self._n_averaged) / (10.0 + self._n_averaged), 0.9999)
+        names, values = zip(*((n, p.data) for n, p in self._module.named_parameters() if p.requires_grad), strict=True)
+        for name, value in zip(names, values, strict=True):
+            if (key, name) not in averages:
+                averages[key, name] = torch.zeros_like(value)
+        torch._foreach_lerp_([averages[key, name] for name in names], values, 1.0 - decay)

@@ -1,0 +1,207 @@
+"""Tag schemes: tags and labels, legal sequences, the best legal path, tags and spans.
+
+A *label* is an entity type (`PER`); a *tag* is a label with the position inside the entity (`B-PER`), or `O`.
+Schemes are those of Ramshaw and Marcus (1995; `IOB1`), Tjong Kim Sang and Veenstra (1999; `BIO`, also called IOB2),
+Ratinov and Roth (2009; `BILUO`) and plain `IO`, which cannot tell two neighbouring entities of one label apart.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bools1d = NDArray[np.bool_]
+Bools2d = NDArray[np.bool_]
+Ints1d = NDArray[np.int64]
+Floats2d = NDArray[np.float32]
+
+# The prefixes of each scheme, in the order in which the tags of a label are numbered
+PREFIXES = {"BIO": "BI", "BILUO": "BILU", "IOB1": "IB", "IO": "I"}
+OUTSIDE = "O"
+MISSING = -1
+
+
+def validate_scheme(scheme: str) -> str:
+    """Return `scheme`; raise ValueError where it is not one of `PREFIXES`."""
+    if scheme not in PREFIXES:
+        raise ValueError(f"scheme: {scheme!r} is unknown; allowed are {', '.join(PREFIXES)}")
+    return scheme
+
+
+def validate_label(label: str) -> str:
+    """Return `label`; raise ValueError where no tag can be made of it."""
+    if not isinstance(label, str) or not label.strip():
+        raise ValueError(f"labels: {label!r} is empty; a label is a string that is not blank")
+    if label in (OUTSIDE, "-"):
+        raise ValueError(
+            f"labels: {label!r} is reserved ('O' marks tokens outside, '-' missing annotation); rename the label"
+        )
+    if any(char.isspace() for char in label):
+        raise ValueError(f"labels: {label!r} contains whitespace, which tags cannot; rename the label")
+    return label
+
+
+def make_tags(labels: Iterable[str], scheme: str) -> list[str]:
+    """Make the tags for the labels: `O` first, then those of each label together.
+
+    labels: entity labels, in the order wanted.
+    scheme: a key of `PREFIXES`.
+    """
+    validate_scheme(scheme)
+    return [OUTSIDE] + [f"{prefix}-{validate_label(label)}" for label in labels for prefix in PREFIXES[scheme]]
+
+
+def split_tag(tag: str) -> tuple[str, str]:
+    """Split a tag into prefix and label: `B-product-car` into `B` and `product-car`, `O` into `O` and ``."""
+    prefix, _, label = tag.partition("-")
+    return prefix, label
+
+
+class TagSet:
+    """The tags of one model and what their scheme allows.
+
+    tags: the tags in the order of the model's columns. `O` may stand anywhere.
+    scheme: a key of `PREFIXES`.
+
+    legal: (n_tags, n_tags), True where the column's tag may follow the row's.
+    legal_start, legal_end: (n_tags,), True where a sequence may start or end with the tag.
+    continues: (n_tags, n_tags), True where the column's tag goes on with the entity of the row's tag.
+    """
+
+    def __init__(self, tags: Sequence[str], scheme: str) -> None:
+        self.tags = tuple(tags)
+        self.scheme = validate_scheme(scheme)
+        self._index = {tag: i for i, tag in enumerate(self.tags)}
+        pairs = [split_tag(tag) for tag in self.tags]
+        for tag, (prefix, label) in zip(self.tags, pairs, strict=True):
+            if tag != OUTSIDE and (prefix not in PREFIXES[scheme] or not label):
+                raise ValueError(
+                    f"tags: {tag!r} is not of the scheme {scheme}; allowed are 'O' and "
+                    f"{', '.join(f'{p}-…' for p in PREFIXES[scheme])}"
+                )
+        if len(self._index) != len(self.tags) or OUTSIDE not in self._index:
+            raise ValueError(f"tags: each tag once and 'O' among them, not {list(self.tags)}")
+        self.outside = self._index[OUTSIDE]
+        prefixes = np.array([prefix for prefix, _ in pairs])
+        labels = np.array([label for _, label in pairs])
+        is_in = prefixes != OUTSIDE
+        same = (labels[:, None] == labels[None, :]) & is_in[:, None] & is_in[None, :]
+        n = len(self.tags)
+        self.legal_start: Bools1d = np.ones(n, dtype=bool)
+        self.legal_end: Bools1d = np.ones(n, dtype=bool)
+        if scheme == "BIO":
+            self.continues: Bools2d = same & (prefixes == "I")[None, :]
+            self.legal: Bools2d = self.continues | (prefixes != "I")[None, :]
+            self.legal_start = prefixes != "I"
+        elif scheme == "BILUO":
+            is_open = np.isin(prefixes, ["B", "I"])
+            goes_on = np.isin(prefixes, ["I", "L"])
+            self.continues = same & is_open[:, None] & goes_on[None, :]
+            self.legal = self.continues | (~is_open[:, None] & ~goes_on[None, :])
+            self.legal_start, self.legal_end = ~goes_on, ~is_open
+        else:  # IOB1, IO: B- only between two entities of one label, I- anywhere
+            self.continues = same & (prefixes == "I")[None, :]
+            self.legal = same | (prefixes != "B")[None, :]
+            self.legal_start = prefixes != "B"
+
+    def __len__(self) -> int:
+        return len(self.tags)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The entity labels, each once, in the order of their first tag."""
+        return tuple(dict.fromkeys(split_tag(tag)[1] for tag in self.tags if tag != OUTSIDE))
+
+    def encode(self, biluo: Sequence[str | None]) -> tuple[Ints1d, set[str]]:
+        """Turn BILUO tags, as spaCy's `Example.get_aligned_ner` gives them, into the numbers of this set's tags.
+
+        biluo: a tag a token; None where the annotation is missing.
+        Returns the numbers, (n_tokens,), `MISSING` where there is no annotation, and the labels that
+        this set does not know: their tokens are `MISSING` too, since they are known to be no `O`.
+        """
+        ids = np.full(len(biluo), MISSING, dtype=np.int64)
+        unknown = set()
+        open_label = ""  # label of an entity that ends at the token before
+        for i, tag in enumerate(biluo):
+            if tag is None or tag == "-":
+                open_label = ""
+                continue
+            prefix, label = split_tag(tag)
+            if prefix == "O":
+                ids[i] = self.outside
+                open_label = ""
+                continue
+            if self.scheme == "BIO":
+                prefix = "B" if prefix in "BU" else "I"
+            elif self.scheme == "IOB1":
+                prefix = "B" if prefix in "BU" and label == open_label else "I"
+            elif self.scheme == "IO":
+                prefix = "I"
+            open_label = label
+            number = self._index.get(f"{prefix}-{label}")
+            if number is None:
+                unknown.add(label)
+            else:
+                ids[i] = number
+        return ids, unknown
+
+    def decode(self, scores: Floats2d, is_start: Bools1d) -> Ints1d:
+        """Find the best legal tag sequence of each segment: the one with the greatest sum of scores.
+
+        Where the best tag of every token is legal already, that is the answer and nothing is searched;
+        else the segment is searched with the Viterbi algorithm (Forney 1973).
+
+        scores: (n_tokens, n_tags), finite.
+        is_start: (n_tokens,), True where a new segment (a Doc) starts; the first token always does.
+        Returns the numbers of the tags, (n_tokens,).
+        """
+        n = len(scores)
+        tags: Ints1d = scores.argmax(axis=1) if n else np.zeros(0, dtype=np.int64)
+        if n == 0:
+            return tags
+        starts = is_start.copy()
+        starts[0] = True
+        ends = np.append(starts[1:], True)
+        illegal = np.zeros(n, dtype=bool)
+        illegal[1:] = ~self.legal[tags[:-1], tags[1:]]
+        illegal[starts] = ~self.legal_start[tags[starts]]
+        illegal |= ends & ~self.legal_end[tags]
+        bounds = np.append(np.flatnonzero(starts), n)
+        for segment in np.unique(np.searchsorted(bounds, np.flatnonzero(illegal), side="right") - 1):
+            start, end = bounds[segment], bounds[segment + 1]
+            tags[start:end] = self._viterbi(scores[start:end])
+        return tags
+
+    def _viterbi(self, scores: Floats2d) -> Ints1d:
+        n, n_tags = scores.shape
+        penalty = np.where(self.legal, 0.0, -np.inf)  # (from, to)
+        back = np.zeros((n, n_tags), dtype=np.int64)
+        best = np.where(self.legal_start, scores[0].astype(np.float64), -np.inf)
+        columns = np.arange(n_tags)
+        for i in range(1, n):
+            paths = best[:, None] + penalty
+            back[i] = paths.argmax(axis=0)
+            best = paths[back[i], columns] + scores[i]
+        path = np.zeros(n, dtype=np.int64)
+        path[-1] = np.where(self.legal_end, best, -np.inf).argmax()
+        for i in range(n - 1, 0, -1):
+            path[i - 1] = back[i, path[i]]
+        return path
+
+    def spans(self, tags: Ints1d, is_start: Bools1d) -> list[tuple[int, int, str]]:
+        """Read the entities off a legal tag sequence: (first token, last token + 1, label) each, in order.
+
+        tags: (n_tokens,) numbers of tags; is_start: (n_tokens,), True where a new segment starts.
+        """
+        if not len(tags):
+            return []
+        inside = tags != self.outside
+        goes_on = np.zeros(len(tags), dtype=bool)
+        goes_on[1:] = self.continues[tags[:-1], tags[1:]] & ~is_start[1:]
+        starts = np.flatnonzero(inside & ~goes_on)
+        # An entity ends where the next token does not go on with it
+        ends = np.flatnonzero(inside & ~np.append(goes_on[1:], False)) + 1
+        return [
+            (int(start), int(end), split_tag(self.tags[tags[start]])[1])
+            for start, end in zip(starts, ends, strict=True)
+        ]
