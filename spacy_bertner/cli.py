@@ -1,7 +1,19 @@
-"""The command line, `python -m spacy bertner …`: thin typer commands over the library's functions."""
+"""The command line, `python -m spacy bertner …`: thin typer commands over the library's functions.
+
+spaCy imports this module for every command of its own, so each command imports what it needs only
+when it runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from spacy.cli._util import app
+
+if TYPE_CHECKING:
+    from .conll.ledger import Ledger
 
 bertner = typer.Typer(
     name="bertner",
@@ -9,3 +21,173 @@ bertner = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(bertner)
+
+
+@bertner.command("convert")
+def convert_cli(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Files, folders, globs; - for standard input"),
+    ],
+    output_dir: Annotated[
+        Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder for the .spacy files")
+    ],
+    merge: Annotated[
+        str | None,
+        typer.Option(
+            "--merge", metavar="NAME", help="Write all documents to OUTPUT_DIR/NAME.spacy"
+        ),
+    ] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(
+            "--ledger", help="Write what was read, kept, mended, dropped to this JSON file"
+        ),
+    ] = None,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Mend what can be mended, and note it, instead of failing"),
+    ] = False,
+    scheme: Annotated[
+        str | None,
+        typer.Option(
+            "--scheme", help="IO, IOB1, IOB2, BIOES, BILOU, BMES, BMEWO [default: found out]"
+        ),
+    ] = None,
+    missing: Annotated[
+        list[str],
+        typer.Option(
+            "--missing", help="Marker of a missing annotation besides _ (may be given again)"
+        ),
+    ] = [],
+    n_sents: Annotated[
+        int,
+        typer.Option(
+            "--n-sents", "-n", help="Sentences a document in files without marks; 0: one a file"
+        ),
+    ] = 10,
+    word_col: Annotated[
+        str | None,
+        typer.Option(
+            "--word-col", help="Column of the words: a name, a number from 1, or -1 for the last"
+        ),
+    ] = None,
+    tag_col: Annotated[
+        str | None, typer.Option("--tag-col", help="Column of the tags, likewise")
+    ] = None,
+    pos_col: Annotated[
+        str | None, typer.Option("--pos-col", help="Column for token.tag_, likewise, or none")
+    ] = None,
+    layer_col: Annotated[
+        str | None,
+        typer.Option("--layer-col", help="Column of a second layer of entities, likewise"),
+    ] = None,
+    spans_key: Annotated[
+        str, typer.Option("--spans-key", help="Where in doc.spans the second layer goes")
+    ] = "sc",
+    misc_key: Annotated[
+        str | None, typer.Option("--misc-key", help="Key of the tags in the MISC column of CoNLL-U")
+    ] = None,
+    layout: Annotated[
+        str, typer.Option("--layout", help="columns, conllu, table, inline, or auto")
+    ] = "auto",
+    delimiter: Annotated[str, typer.Option("--delimiter", help="tab, space or auto")] = "auto",
+    encoding: Annotated[str, typer.Option("--encoding", help="Encoding of the input")] = "utf-8",
+    lang: Annotated[
+        str, typer.Option("--lang", "-l", help="Language of the vocabulary and the tokenizer")
+    ] = "en",
+    detokenize: Annotated[
+        bool,
+        typer.Option(
+            "--detokenize", help="Set natural spaces by rules where the file does not give them"
+        ),
+    ] = False,
+) -> None:
+    """Convert CoNLL files and their relatives to .spacy files, with nothing lost on the way.
+
+    Everything wrong with the input is named by file and line; then nothing is written. See
+    docs/convert.md for the dialects that are read.
+    """
+    from .convert import ConversionError, ReadOptions, convert
+
+    try:
+        options = ReadOptions(
+            word_col=word_col,
+            tag_col=tag_col,
+            pos_col=pos_col,
+            layer_col=layer_col,
+            layout=layout,
+            delimiter=delimiter,
+            scheme=scheme,
+            missing=tuple(missing),
+            misc_key=misc_key,
+            n_sents=n_sents,
+            encoding=encoding,
+            detokenize=detokenize,
+            spans_key=spans_key,
+            lang=lang,
+            repair=repair,
+        )
+        from tqdm import tqdm  # type: ignore[import-untyped]
+
+        # Two walks over each byte; on a short input the bar would only flicker.
+        with tqdm(unit="B", unit_scale=True, disable=None, delay=1.0, leave=False) as bar:
+
+            def progress(n_bytes: int, total: int) -> None:
+                bar.total = total
+                bar.update(n_bytes)
+
+            book = convert(
+                inputs, output_dir, options, merge=merge, ledger=ledger, progress=progress
+            )
+    except ConversionError as err:
+        typer.echo(str(err), err=True)
+        raise typer.Exit(1) from None
+    except (ValueError, OSError) as err:
+        typer.echo(f"convert: {err}", err=True)
+        raise typer.Exit(1) from None
+    _print_ledger(book)
+
+
+def _print_ledger(book: Ledger) -> None:
+    """The ledger as a short table."""
+    from wasabi import table
+
+    header = ("input", "layout", "scheme", "docs", "sents", "tokens", "entities", "mended")
+    rows = []
+    for record in book.files:
+        sentences = "?" if record.sentences is None else str(record.sentences)
+        rows.append(
+            (
+                record.input,
+                record.layout,
+                record.scheme or "-",
+                str(record.documents),
+                sentences,
+                str(record.tokens),
+                str(record.entities.total()),
+                str(len(record.entries)),
+            )
+        )
+    aligns: tuple[Literal["l", "r"], ...] = ("l", "l", "l", "r", "r", "r", "r", "r")
+    print(table(rows, header=header, divider=True, aligns=aligns, max_col=60))
+    labels = ", ".join(f"{label} {n}" for label, n in sorted(book.entities.items()))
+    print(f"Entities: {labels or 'none'}")
+    for record in book.files:
+        _print_some(
+            f"{record.input}: mended or dropped",
+            [f"line {entry.line}: {entry.reason}; {entry.action}" for entry in record.entries],
+        )
+        _print_some(
+            f"{record.input}: entities that do not align with the pipeline's own tokens",
+            [f"document {lost.document}: {lost.text} ({lost.label})" for lost in record.misaligned],
+        )
+
+
+def _print_some(what: str, lines: list[str], limit: int = 5) -> None:
+    if lines:
+        print(f"{what}: {len(lines)}")
+        for line in lines[:limit]:
+            print(f"  {line}")
+        if len(lines) > limit:
+            print(f"  … and {len(lines) - limit} more, all of them in the ledger (--ledger)")
