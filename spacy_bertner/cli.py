@@ -55,11 +55,11 @@ def convert_cli(
         ),
     ] = None,
     missing: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--missing", help="Marker of a missing annotation besides _ (may be given again)"
         ),
-    ] = [],
+    ] = None,
     n_sents: Annotated[
         int,
         typer.Option(
@@ -119,7 +119,7 @@ def convert_cli(
             layout=layout,
             delimiter=delimiter,
             scheme=scheme,
-            missing=tuple(missing),
+            missing=tuple(missing or ()),
             misc_key=misc_key,
             n_sents=n_sents,
             encoding=encoding,

@@ -5,6 +5,7 @@ own step walks the parameters in Python, clips each tensor by itself and decays 
 torch's fused one (Loshchilov and Hutter 2019), over the groups that Devlin et al. used.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -46,17 +47,18 @@ class TorchOptimizer:
         self._set(self._torch, optimizer)
         self._scaler.unscale_(self._torch)
         grads = [p.grad for p in self._module.parameters() if p.grad is not None]
-        torch._foreach_div_(grads, float(divisor))
-        norm = torch.stack(torch._foreach_norm(grads)).norm()
-        is_finite = bool(norm.isfinite())
-        if is_finite and optimizer.grad_clip:
-            torch._foreach_mul_(grads, torch.clamp(optimizer.grad_clip / (norm + 1e-6), max=1.0))
+        norm = float(torch.stack(torch._foreach_norm(grads)).norm()) / divisor
+        is_finite = math.isfinite(norm)
         if is_finite:
+            # Dividing and clipping (Pascanu et al. 2013, as in `clip_grad_norm_`) in one pass over the gradients
+            clip = min(1.0, optimizer.grad_clip / (norm + 1e-6)) if optimizer.grad_clip else 1.0
+            torch._foreach_mul_(grads, clip / divisor)
             self._scaler.step(self._torch)
         else:
             self.n_skipped += 1
         self._scaler.update()
-        self._torch.zero_grad(set_to_none=True)
+        # The memory is kept: to get it anew for each step costs more than to fill it with zeros
+        self._torch.zero_grad(set_to_none=False)
         if is_finite and optimizer.averages is not None:
             self._average(optimizer.averages, key)
 

@@ -1,0 +1,211 @@
+"""Pieces against transformers' tokenizers, windows and ownership against brute force, batches against their budget."""
+
+import numpy as np
+import pytest
+import spacy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spacy.tokens import Doc
+from transformers import AutoTokenizer
+
+from spacy_bertner.checkpoint import load_tokenizer
+from spacy_bertner.encoding import ORTHOGRAPHY, PieceEncoder, Pieces, orthographic_class, pack
+
+from .conftest import ARCHITECTURES, SENTENCES, SHARED_DATA
+
+HARD_WORDS = [
+    "London.", "U.S.", "naïve", "tokenization", "2-1", "\u200b", " ", "\n\n", "\ufeff", "\ufe0f", "\xad", "\ufffd",
+    "[SEP]", "[CLS]", "<s>", "日本語", "👩‍👩‍👧", "e\u0301", "Ünder", "don't", "http://x.y/z?q=1", "ﬁ", "١٢٣", "x" * 90,
+]  # fmt: skip
+
+
+def encoder_for(folder, window=256, stride=192):
+    tokenizer = load_tokenizer(str(folder))
+    return PieceEncoder(
+        tokenizer.backend_tokenizer, pad_id=tokenizer.pad_token_id, window=window, stride=stride
+    ), tokenizer
+
+
+def reference_pieces(tokenizer, words):
+    """The piece ids of each word as transformers gives them for a sequence of words."""
+    encoding = tokenizer(words, is_split_into_words=True, add_special_tokens=False)
+    ids = [[] for _ in words]
+    for i, word in zip(encoding["input_ids"], encoding.word_ids(), strict=True):
+        ids[word].append(i)
+    return ids
+
+
+def word_pieces(pieces):
+    return [pieces.ids[a:b].tolist() for a, b in zip(pieces.offsets, pieces.offsets[1:], strict=False)]
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_pieces_are_those_of_transformers(kind, checkpoint, nlp):
+    encoder, _ = encoder_for(checkpoint(kind))
+    extra = {"add_prefix_space": True} if kind == "roberta" else {}
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint(kind), **extra)
+    for words in [text.split() for text, _ in SENTENCES] + [HARD_WORDS]:
+        pieces = encoder.pieces(Doc(nlp.vocab, words=words))
+        assert word_pieces(pieces) == reference_pieces(tokenizer, words)
+
+
+@settings(max_examples=200, deadline=None)
+@given(words=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8), max_size=6))
+def test_pieces_of_random_unicode(words, packaged_encoder):
+    encoder, tokenizer = packaged_encoder
+    pieces = encoder.pieces(Doc(spacy.blank("en").vocab, words=words))
+    assert word_pieces(pieces) == (reference_pieces(tokenizer, words) if words else [])
+
+
+@pytest.fixture(scope="module")
+def packaged_encoder(checkpoint):
+    return encoder_for(checkpoint("bert-uncased"))
+
+
+def test_pieces_of_real_words(checkpoint, nlp):
+    if not SHARED_DATA.exists():
+        pytest.skip("needs ../shared/data")
+    encoder, tokenizer = encoder_for(checkpoint("bert-uncased"))
+    text = (SHARED_DATA / "wnut17" / "emerging.dev.conll").read_text(encoding="utf8")
+    words = sorted({line.split("\t")[0] for line in text.split("\n") if line.strip()})
+    assert len(words) > 4000
+    assert word_pieces(encoder.pieces(Doc(nlp.vocab, words=words))) == reference_pieces(tokenizer, words)
+
+
+def test_a_full_cache_changes_nothing(checkpoint, nlp):
+    encoder, tokenizer = encoder_for(checkpoint())
+    small = PieceEncoder(tokenizer.backend_tokenizer, pad_id=0, window=256, stride=192, max_cached=3)
+    for text, _ in SENTENCES:
+        doc = Doc(nlp.vocab, words=text.split())
+        assert word_pieces(small.pieces(doc)) == word_pieces(encoder.pieces(doc))
+        assert len(small._cache) <= 3 + len(doc)
+
+
+def test_a_word_longer_than_a_window_is_cut_and_counted(checkpoint, nlp):
+    encoder, _ = encoder_for(checkpoint("roberta"), window=16, stride=8)
+    pieces = encoder.pieces(Doc(nlp.vocab, words=["a", "x" * 20_000, "b"]))
+    assert np.diff(pieces.offsets)[1] == 14
+    assert pieces.n_cut == 1
+
+
+def brute_force_owner(pieces, spans):
+    """The window of each token in which the smaller of its contexts, in pieces, is greatest; the first of equals."""
+    owners = []
+    for offset in np.minimum(pieces.offsets[:-1], len(pieces.ids) - 1):
+        context = [min(offset - start, end - 1 - offset) for start, end in spans]
+        owners.append(int(np.argmax(context)))
+    return owners
+
+
+@st.composite
+def piece_counts(draw):
+    lengths = draw(st.lists(st.integers(0, 5), min_size=1, max_size=120))
+    window = draw(st.integers(8, 24))
+    stride = draw(st.integers(1, window - 1))
+    sentences = draw(st.lists(st.booleans(), min_size=len(lengths), max_size=len(lengths)))
+    return np.array(lengths), window, stride, np.array(sentences)
+
+
+@settings(max_examples=300, deadline=None)
+@given(piece_counts())
+def test_windows_cover_and_own_every_token_once(window_encoder, drawn):
+    lengths, window, stride, sentences = drawn
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    n = int(offsets[-1])
+    pieces = Pieces(np.ones(n, int), np.ones(n, int), offsets, sentences, 0)
+    encoder = window_encoder(window, stride)
+    windows = encoder.windows(pieces)
+    if n == 0:
+        assert windows == []
+        return
+    owned = [range(w.owned_start, w.owned_end) for w in windows]
+    assert [i for tokens in owned for i in tokens] == list(range(len(lengths)))
+    for w in windows:
+        assert 0 < w.end - w.start <= encoder.capacity
+        assert w.start in offsets and w.end in offsets  # cut between words
+        assert w.start <= offsets[w.owned_start] and offsets[w.owned_end] <= w.end
+    if n > encoder.capacity:
+        spans = list(encoder._window_spans(pieces))
+        assert all(a[1] >= b[0] and a[0] < b[0] for a, b in zip(spans, spans[1:], strict=False))  # no gap, forwards
+        place = {(w.start, w.end): w for w in windows}
+        for i, owner in enumerate(brute_force_owner(pieces, spans)):
+            w = place[spans[owner]]
+            assert w.owned_start <= i < w.owned_end
+
+
+@pytest.fixture(scope="module")
+def window_encoder(checkpoint):
+    tokenizer = load_tokenizer(str(checkpoint()))
+    return lambda window, stride: PieceEncoder(
+        tokenizer.backend_tokenizer, pad_id=0, window=window, stride=stride
+    )
+
+
+def test_windows_by_hand(window_encoder):
+    # 30 words of one piece, room for 10, a step of 6
+    pieces = Pieces(np.ones(30, int), np.ones(30, int), np.arange(31), np.zeros(30, bool), 0)
+    windows = window_encoder(12, 6).windows(pieces)
+    assert [(w.start, w.end) for w in windows] == [(0, 10), (6, 16), (12, 22), (18, 28), (24, 30)]
+    assert [(w.owned_start, w.owned_end) for w in windows] == [(0, 8), (8, 14), (14, 20), (20, 26), (26, 30)]
+
+
+def test_windows_are_cut_between_sentences(window_encoder):
+    sentences = np.zeros(30, bool)
+    sentences[[0, 8, 14, 25]] = True
+    pieces = Pieces(np.ones(30, int), np.ones(30, int), np.arange(31), sentences, 0)
+    windows = window_encoder(14, 10).windows(pieces)
+    assert [(w.start, w.end) for w in windows] == [(0, 8), (8, 20), (14, 25), (24, 30)]
+
+
+def test_a_long_doc_is_owned_once(window_encoder, nlp):
+    rng = np.random.default_rng(0)
+    words = [w for text, _ in SENTENCES for w in text.split()]
+    doc = Doc(nlp.vocab, words=rng.choice([*words, "\u200b"], size=5000).tolist())
+    encoder = window_encoder(64, 48)
+    owners = np.zeros(5000, int)
+    for w in encoder.windows(encoder.pieces(doc)):
+        owners[w.owned_start : w.owned_end] += 1
+    assert (owners == 1).all()
+
+
+def test_batches(window_encoder, nlp):
+    encoder = window_encoder(16, 12)
+    rng = np.random.default_rng(1)
+    words = [w for text, _ in SENTENCES for w in text.split()]
+    docs = [Doc(nlp.vocab, words=rng.choice([*words, " "], size=n).tolist()) for n in (0, 3, 40, 1, 0, 17, 2)]
+    docs.append(Doc(nlp.vocab, words=[" ", "\n"]))
+    batches = encoder.encode(docs, 40)
+    seen = np.concatenate([batch.rows for batch in batches])
+    lengths = np.concatenate([np.diff(encoder.pieces(doc).offsets) for doc in docs])
+    assert sorted(seen) == np.flatnonzero(lengths).tolist()  # each token that has pieces, once
+    all_pieces = [ids for doc in docs for ids in word_pieces(encoder.pieces(doc))]
+    for batch in batches:
+        assert batch.input_ids.size <= 40
+        assert (batch.input_ids[batch.attention_mask == 0] == 0).all()
+        assert batch.input_ids.ravel()[batch.first].tolist() == [all_pieces[row][0] for row in batch.rows]
+    groups = encoder.group(docs, 40)
+    assert sorted(i for group in groups for i in group) == list(range(len(docs)))
+    for group in groups:
+        assert len(encoder.encode([docs[i] for i in group], 40)) <= 1 or len(group) == 1
+
+
+@given(st.lists(st.integers(1, 50), max_size=60), st.integers(50, 200))
+def test_pack(lengths, budget):
+    batches = pack(lengths, budget)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert all(len(batch) * max(lengths[i] for i in batch) <= budget for batch in batches)
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [("house", "lower"), ("House", "title"), ("USA", "upper"), ("A", "initial"), ("A.", "initial"), ("McKay", "mixed"),
+     ("12", "digit"), ("1,200", "digit"), (",", "punct"), ("--", "punct"), ("x1", "lower"), ("日本", "other"),
+     ("$", "other")],
+)  # fmt: skip
+def test_orthographic_classes(word, name, nlp):
+    assert ORTHOGRAPHY[orthographic_class(nlp.vocab, nlp.vocab.strings.add(word))] == name
+
+
+def test_no_room_beside_the_special_pieces(window_encoder):
+    with pytest.raises(ValueError, match="window: 2 leaves no room .* allowed are 3 and more"):
+        window_encoder(2, 1)

@@ -1,0 +1,249 @@
+"""Scores against transformers' own models; batches, gradients and saving against the same thing done the plain way."""
+
+import copy
+import shutil
+
+import numpy as np
+import pytest
+import spacy
+import torch
+from spacy.tokens import Doc
+from thinc.api import set_dropout_rate
+from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+from spacy_bertner.models import BertTokenClassifier
+
+from .conftest import ARCHITECTURES, SENTENCES, make_examples
+
+TAGS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+LONG_WORDS = [w for text, _ in SENTENCES for w in text.split()]
+
+
+def make_docs(nlp, *lengths, seed=0):
+    rng = np.random.default_rng(seed)
+    return [Doc(nlp.vocab, words=rng.choice([*LONG_WORDS, "\u200b"], size=n).tolist()) for n in lengths]
+
+
+def scores_of(component, docs):
+    return component.model.predict(docs)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_rows_equal_transformers(kind, checkpoint, nlp):
+    folder = checkpoint(kind, TAGS)
+    ner = nlp.add_pipe("bert_ner", config={"model": {"name": str(folder)}})
+    nlp.initialize()
+    extra = {"add_prefix_space": True} if kind == "roberta" else {}
+    tokenizer = AutoTokenizer.from_pretrained(folder, **extra)
+    reference = AutoModelForTokenClassification.from_pretrained(folder).eval()
+    docs = make_docs(nlp, 3, 12, 40, 1)
+    for doc, scores in zip(docs, scores_of(ner, docs), strict=True):
+        encoding = tokenizer([t.text for t in doc], is_split_into_words=True, return_tensors="pt")
+        with torch.no_grad():
+            logits = reference(encoding["input_ids"], encoding["attention_mask"]).logits[0].numpy()
+        first = {}
+        for place, word in enumerate(encoding.word_ids()):
+            if word is not None:
+                first.setdefault(word, place)
+        for i in range(len(doc)):
+            if i in first:
+                np.testing.assert_allclose(scores[i], logits[first[i]], atol=1e-5)
+            else:
+                assert np.isneginf(scores[i]).all()
+    assert ner.labels == ("LOC", "PER")
+
+
+@pytest.mark.parametrize("kind", ["bert-uncased", "roberta", "deberta-v2"])
+def test_scores_do_not_depend_on_the_batch(kind, tagger, nlp):
+    ner = tagger(kind, window=64, stride=48, max_batch_pieces=300)
+    docs = make_docs(nlp, 5, 0, 200, 1, 64, 7, 30)
+    docs.insert(3, Doc(nlp.vocab, words=[" ", "\n"]))
+    alone = [scores_of(ner, [doc])[0] for doc in docs]
+    for order in (list(range(len(docs))), list(reversed(range(len(docs))))):
+        together = scores_of(ner, [docs[i] for i in order])
+        for i, scores in zip(order, together, strict=True):
+            assert scores.shape == (len(docs[i]), len(ner.tag_set))
+            np.testing.assert_allclose(scores, alone[i], atol=1e-4)
+
+
+def gradients(ner, docs, dY, *, together):
+    """Sum the gradients over Docs, all in one update or each in its own."""
+    module = ner.model.shims[0].module
+    module.zero_grad(set_to_none=True)
+    for group in [range(len(docs))] if together else [[i] for i in range(len(docs))]:
+        _, backprop = ner.model.begin_update([docs[i] for i in group])
+        backprop([dY[i] for i in group])
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("budget", [32, 128, 4000])
+def test_gradients_are_those_of_autograd(budget, tagger, nlp):
+    ner = tagger("bert-uncased", window=32, stride=31, max_batch_pieces=budget)
+    docs = make_docs(nlp, 5, 11, 9, 1, seed=1)
+    rng = np.random.default_rng(2)
+    dY = [rng.normal(size=(len(doc), len(ner.tag_set))).astype("float32") for doc in docs]
+    found = gradients(ner, docs, dY, together=True)
+    apart = gradients(ner, docs, dY, together=False)
+    # Plainly: transformers' modules, one Doc at a time, no padding
+    module = copy.deepcopy(ner.model.shims[0].module)
+    module.zero_grad(set_to_none=True)
+    tokenizer = ner.model.shims[0].tokenizer
+    for doc, d_rows in zip(docs, dY, strict=True):
+        encoding = tokenizer([t.text for t in doc], is_split_into_words=True, return_tensors="pt")
+        words = encoding.word_ids()
+        hidden = module.encoder(encoding["input_ids"]).last_hidden_state[0]
+        first = {word: place for place, word in reversed(list(enumerate(words))) if word is not None}
+        for word, place in first.items():
+            module.head(hidden[place]).backward(torch.from_numpy(d_rows[word]), retain_graph=True)
+    for name, parameter in module.named_parameters():
+        if name.startswith("orthography"):
+            continue
+        expected = parameter.grad
+        scale = expected.abs().max().clamp(min=1.0)
+        torch.testing.assert_close(found[name] / scale, expected / scale, atol=1e-5, rtol=0)
+        torch.testing.assert_close(apart[name] / scale, expected / scale, atol=1e-5, rtol=0)
+
+
+def test_a_recomputed_backward_pass_has_the_same_dropout(tagger, nlp):
+    ner = tagger("bert", window=32, stride=16, max_batch_pieces=4000)
+    shim, (doc,) = ner.model.shims[0], make_docs(nlp, 60)
+    (batch,) = shim.pieces.encode([doc], 4000)
+    d_scores = torch.randn(len(batch.rows), len(ner.tag_set))
+    results = []
+    for begin_update in (shim.begin_update, shim.begin_update_recomputed):
+        torch.manual_seed(5)
+        scores, backprop = begin_update(batch, 0.3)
+        torch.rand(7)  # other things draw random numbers in between
+        shim.module.zero_grad(set_to_none=True)
+        backprop(d_scores)
+        results.append((scores, [p.grad.clone() for p in shim.module.parameters() if p.grad is not None]))
+    torch.testing.assert_close(results[0], results[1])
+    assert not shim.module.training
+
+
+def test_dropout_is_off_at_rate_zero_and_on_above(tagger, nlp):
+    ner = tagger("bert")
+    docs = make_docs(nlp, 10)
+    plain = scores_of(ner, docs)[0]
+    set_dropout_rate(ner.model, 0.0)
+    np.testing.assert_allclose(ner.model.begin_update(docs)[0][0], plain, atol=1e-6)
+    set_dropout_rate(ner.model, 0.5)
+    assert not np.allclose(ner.model.begin_update(docs)[0][0], plain, atol=1e-3)
+
+
+def test_orthography_starts_at_zero_and_is_learnt(tagger, nlp, checkpoint):
+    ner = tagger("bert-uncased")
+    docs = [Doc(nlp.vocab, words=["turku", "Turku", "TURKU"])]
+    module = ner.model.shims[0].module
+    assert module.orthography is not None
+    with_it = scores_of(ner, docs)[0]
+    ner.model.shims[0].module.orthography, kept = None, module.orthography
+    np.testing.assert_allclose(scores_of(ner, docs)[0], with_it, atol=1e-6)
+    module.orthography = kept
+    assert not np.allclose(with_it[0], with_it[1])  # their places differ
+    optimizer = nlp.resume_training()
+    optimizer.learn_rate = 0.01
+    for _ in range(3):
+        nlp.update(make_examples(nlp), sgd=optimizer)
+    assert module.orthography.weight.abs().sum() > 0
+    assert module.orthography.weight[0].abs().sum() == 0  # padding
+    assert tagger_of(nlp, checkpoint("bert")).model.shims[0].module.orthography is None
+
+
+def tagger_of(nlp, folder, **model):
+    nlp = spacy.blank("en")
+    ner = nlp.add_pipe("bert_ner", config={"model": {"name": str(folder), **model}})
+    nlp.initialize(lambda: make_examples(nlp))
+    return ner
+
+
+@pytest.mark.parametrize("kind", ["bert-uncased", "roberta", "xlm-roberta"])
+def test_saved_and_loaded_without_the_checkpoint(kind, tmp_path, checkpoint):
+    folder = shutil.copytree(checkpoint(kind), tmp_path / "encoder")
+    nlp = spacy.blank("en")
+    ner = nlp.add_pipe("bert_ner", config={"model": {"name": str(folder)}})
+    nlp.initialize(lambda: make_examples(nlp))
+    docs = make_docs(nlp, 30, 5)
+    expected = scores_of(ner, docs)
+    nlp.to_disk(tmp_path / "saved")
+    in_bytes = nlp.to_bytes()
+    shutil.rmtree(folder)
+    from_bytes = spacy.util.load_model_from_config(nlp.config).from_bytes(in_bytes)
+    for loaded in (spacy.load(tmp_path / "saved"), from_bytes):
+        for a, b in zip(scores_of(loaded.get_pipe("bert_ner"), docs), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert [(e.start, e.end, e.label_) for e in loaded("Kolb left Porto .").ents] == [
+            (e.start, e.end, e.label_) for e in nlp("Kolb left Porto .").ents
+        ]
+    files = {p.name for p in (tmp_path / "saved" / "bert_ner").rglob("*") if p.is_file()}
+    assert {"model.safetensors", "head.safetensors", "config.json", "tokenizer.json"} <= files
+    saved_by_torch = b"PK\x03\x04"  # torch.save writes zip files, pickle starts with its protocol
+    for path in (tmp_path / "saved" / "bert_ner").rglob("*"):
+        if path.is_file():
+            assert path.suffix not in {".bin", ".pt", ".pkl"}
+            assert not path.read_bytes().startswith((saved_by_torch, b"\x80\x02", b"\x80\x04"))
+
+
+def test_settings_given_to_load_win_over_the_saved_ones(tmp_path, tagger, nlp):
+    tagger("bert")
+    nlp.to_disk(tmp_path)
+    loaded = spacy.load(tmp_path, config={"components": {"bert_ner": {"model": {"window": 40, "stride": 20}}}})
+    ner = loaded.get_pipe("bert_ner")
+    scores_of(ner, make_docs(loaded, 100))
+    assert ner.model.shims[0].pieces.window == 40
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"window": 2, "stride": 1}, "window: 2 is too small"),
+        ({"window": 64, "stride": 64}, r"stride: 64 is not between 1 and window - 1 \(63\)"),
+        ({"window": 64, "stride": 0}, "stride: 0 is not"),
+        ({"max_batch_pieces": 100}, r"max_batch_pieces: 100 is less than one window; allowed are 256"),
+        ({"mixed_precision": "int4"}, 'mixed_precision: \'int4\' is unknown; allowed are false, "bf16" and "fp16"'),
+        ({"head_learn_rate": 0.0}, "head_learn_rate: 0.0"),
+    ],
+)
+def test_settings_that_cannot_work(settings, message):
+    with pytest.raises(ValueError, match=message):
+        BertTokenClassifier("anything", **settings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit"), [("bert", 512), ("roberta", 512), ("xlm-roberta", 512), ("distilbert", 512), ("electra", 512)]
+)
+def test_a_window_over_the_positions(kind, limit, checkpoint, nlp):
+    config = {"model": {"name": str(checkpoint(kind)), "window": limit + 1, "stride": 200}}
+    nlp.add_pipe("bert_ner", config=config)
+    with pytest.raises(ValueError, match=f"window: {limit + 1} is more than the {limit} positions"):
+        nlp.initialize(lambda: make_examples(nlp))
+
+
+def test_bf16_on_the_cpu_is_close_to_float32(tagger, nlp, checkpoint):
+    ner = tagger("bert")
+    docs = make_docs(nlp, 20)
+    low = tagger_of(nlp, checkpoint("bert"), mixed_precision="bf16")
+    low.model.shims[0].module.load_state_dict(ner.model.shims[0].module.state_dict())
+    difference = np.abs(scores_of(low, docs)[0] - scores_of(ner, docs)[0])
+    finite = np.isfinite(difference)
+    assert 0 < difference[finite].max() < 0.2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("mixed_precision", [False, "bf16", "fp16"])
+def test_training_on_the_gpu(mixed_precision, checkpoint):
+    spacy.require_gpu()
+    try:
+        nlp = spacy.blank("en")
+        ner = tagger_of(nlp, checkpoint("bert"), mixed_precision=mixed_precision)
+        examples = make_examples(nlp)
+        nlp.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert")), "mixed_precision": mixed_precision}})
+        optimizer = nlp.initialize(lambda: examples)
+        optimizer.learn_rate = 5e-3
+        for _ in range(30):
+            nlp.update(examples, sgd=optimizer)
+        assert nlp.evaluate(examples)["ents_f"] > 0.95
+        assert ner.model.shims[0].device.type == "cuda"
+    finally:
+        spacy.require_cpu()
