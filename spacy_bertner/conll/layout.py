@@ -174,7 +174,7 @@ def detect_layout(sample: Sequence[str], options: ReadOptions, parse: TagParser)
             return inline
         if options.layout == "inline":
             raise LayoutError("no line of the form word|tag word|tag")
-    delimiter = options.delimiter if options.delimiter != "auto" else _delimiter(body)
+    delimiter = options.delimiter if options.delimiter != "auto" else _delimiter(body, parse)
     split = Layout("columns", delimiter, 0, 0, 0, None).split
     counted = Counter(len(split(line.rstrip(" \t"))) for line in body)
     n_columns = counted.most_common(1)[0][0]
@@ -187,15 +187,20 @@ def detect_layout(sample: Sequence[str], options: ReadOptions, parse: TagParser)
     return _columns(body, split, delimiter, n_columns, options, parse)
 
 
-def _delimiter(body: Sequence[str]) -> str:
+def _delimiter(body: Sequence[str], parse: TagParser) -> str:
     """Tabs if every line has one; else runs of blanks if that gives all lines as many columns;
     else what most lines have."""
     tabs = sum("\t" in line.strip(" \t") for line in body)
-    if tabs == len(body):
-        return "tab"
-    if tabs == 0 or len({len(_RUN.split(line.strip(" \t"))) for line in body}) == 1:
+    if tabs == 0:
         return "space"
-    return "tab" if tabs > len(body) / 2 else "space"
+    even = len({len(_RUN.split(line.strip(" \t"))) for line in body}) == 1
+    if tabs == len(body):
+        # Lines such as `word <tab> POS <space> tag` have tabs, but these alone part no columns.
+        lines = [line.strip(" \t") for line in body]
+        by_tabs = sum(parse.is_tag(line.rpartition("\t")[2]) for line in lines)
+        by_blanks = sum(parse.is_tag(_RUN.split(line)[-1]) for line in lines)
+        return "space" if even and by_blanks >= _MOST * len(lines) > by_tabs else "tab"
+    return "space" if even or tabs <= len(body) / 2 else "tab"
 
 
 def _columns(

@@ -1,0 +1,119 @@
+"""Tokens a second of `spacy bertner convert` and of `spacy convert -c ner`, on the same file.
+
+Writes a made-up CoNLL-2003 file (IOB2, `-DOCSTART- -X- O O`, which is what spaCy's converter
+understands) to a temporary folder and converts it with both commands in turn, each in its own
+process, so that times are of the whole command and memory is the peak of the process. Prints one
+line a run, medians and their ratio. Nothing is kept unless `--output` names a file for the figures.
+
+    python bench/convert_speed.py --tokens 1000000 --rounds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+OURS, THEIRS = "spacy bertner convert", "spacy convert -c ner"
+
+
+def write_corpus(path: Path, n_tokens: int, seed: int = 0) -> int:
+    """A file of about as many tokens: a vocabulary with a long tail, every tenth word a name."""
+    rng = random.Random(seed)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["".join(rng.choices(letters, k=rng.randint(1, 11))) for _ in range(30_000)]
+    weights = [1 / (rank + 1) for rank in range(len(words))]
+    labels = ["PER", "LOC", "ORG", "MISC"]
+    drawn = rng.choices(words, weights, k=n_tokens)
+    written = 0
+    with path.open("w", encoding="utf-8") as file:
+        while written < n_tokens:
+            file.write("-DOCSTART- -X- O O\n\n")
+            for _ in range(rng.randint(10, 20)):
+                inside = ""
+                for _ in range(rng.randint(5, 25)):
+                    if written == n_tokens:
+                        break
+                    word = drawn[written]
+                    written += 1
+                    if inside and rng.random() < 0.4:
+                        tag = f"I-{inside}"
+                    elif rng.random() < 0.1:
+                        inside = rng.choice(labels)
+                        tag = f"B-{inside}"
+                    else:
+                        inside, tag = "", "O"
+                    file.write(f"{word if tag == 'O' else word.title()} NN I-NP {tag}\n")
+                file.write("\n")
+    return written
+
+
+def run(command: list[str]) -> tuple[float, float]:
+    """Seconds and peak MiB of one process."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit status {process.returncode}")
+    scale = 1024 if sys.platform == "darwin" else 1
+    return seconds, usage.ru_maxrss / 1024 / scale
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--tokens", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--input", type=Path, help="a CoNLL-2003 file of your own instead")
+    parser.add_argument("--output", type=Path, help="write the figures here, as JSON")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = args.input or Path(folder) / "corpus.conll"
+        n_tokens = args.tokens
+        if args.input is None:
+            n_tokens = write_corpus(path, args.tokens)
+        else:
+            with path.open(encoding="utf-8") as lines:
+                n_tokens = sum(1 for line in lines if line.strip() and "-DOCSTART-" not in line)
+        spacy = [sys.executable, "-m", "spacy"]
+        out = {OURS: Path(folder) / "ours", THEIRS: Path(folder) / "theirs"}
+        for target in out.values():
+            target.mkdir()
+        commands = {
+            OURS: [*spacy, "bertner", "convert", str(path), str(out[OURS])],
+            THEIRS: [*spacy, "convert", str(path), str(out[THEIRS]), "-c", "ner", "-n", "10"],
+        }
+        seconds: dict[str, list[float]] = {OURS: [], THEIRS: []}
+        memory: dict[str, list[float]] = {OURS: [], THEIRS: []}
+        for round_ in range(args.rounds):
+            # The other one first in every second round, so that neither always meets a warm cache.
+            for name in list(commands)[:: 1 if round_ % 2 == 0 else -1]:
+                took, peak = run(commands[name])
+                seconds[name].append(took)
+                memory[name].append(peak)
+                print(
+                    f"{name:>22}: {took:6.2f} s, {n_tokens / took:9,.0f} tokens/s, {peak:5.0f} MiB"
+                )
+    median = {name: statistics.median(times) for name, times in seconds.items()}
+    ratio = median[THEIRS] / median[OURS]
+    for name, took in median.items():
+        peak = max(memory[name])
+        print(
+            f"{name:>22}: median {took:6.2f} s, {n_tokens / took:9,.0f} tokens/s, {peak:5.0f} MiB"
+        )
+    print(f"ratio of tokens a second, ours to spaCy's: {ratio:.2f}")
+    if args.output:
+        figures = {"tokens": n_tokens, "seconds": seconds, "peak_mib": memory, "ratio": ratio}
+        args.output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
