@@ -5,6 +5,7 @@ last hidden state of the first piece of each word. Checkpoints are read and writ
 """
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,10 @@ from .encoding import N_ORTHOGRAPHY, Batch, PieceEncoder
 from .optimizer import TorchOptimizer
 
 HEAD_FILE = "head.safetensors"
+
+# OpenMP hangs in a forked process whose parent has used its threads; `nlp.pipe(n_process=…)` forks
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class TokenClassifier(nn.Module):

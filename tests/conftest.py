@@ -98,9 +98,14 @@ def write_checkpoint(folder: Path, kind: str, tags: list[str] | None = None, **s
     positions = 514 if "roberta" in model_type else 512
     config = AutoConfig.for_model(
         model_type,
-        vocab_size=len(tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
-        **{"max_position_embeddings": positions, "initializer_range": 0.3, **sizes, **settings},
+        **{
+            "vocab_size": len(tokenizer),
+            "pad_token_id": tokenizer.pad_token_id,
+            "max_position_embeddings": positions,
+            "initializer_range": 0.3,
+            **sizes,
+            **settings,
+        },
     )
     if tags is not None:
         config.num_labels = len(tags)
