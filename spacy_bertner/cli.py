@@ -6,6 +6,7 @@ when it runs.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -170,9 +171,9 @@ def _print_ledger(book: Ledger) -> None:
             )
         )
     aligns: tuple[Literal["l", "r"], ...] = ("l", "l", "l", "r", "r", "r", "r", "r")
-    print(table(rows, header=header, divider=True, aligns=aligns, max_col=60))
+    _print(table(rows, header=header, divider=True, aligns=aligns, max_col=60))
     labels = ", ".join(f"{label} {n}" for label, n in sorted(book.entities.items()))
-    print(f"Entities: {labels or 'none'}")
+    _print(f"Entities: {labels or 'none'}")
     for record in book.files:
         _print_some(
             f"{record.input}: mended or dropped",
@@ -184,10 +185,18 @@ def _print_ledger(book: Ledger) -> None:
         )
 
 
+def _print(text: str) -> None:
+    """Print what the terminal's encoding may not have."""
+    encoding = sys.stdout.encoding or "utf-8"
+    typer.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
 def _print_some(what: str, lines: list[str], limit: int = 5) -> None:
+    from .conll.faults import printable
+
     if lines:
-        print(f"{what}: {len(lines)}")
+        _print(f"{what}: {len(lines)}")
         for line in lines[:limit]:
-            print(f"  {line}")
+            _print(f"  {printable(line)}")
         if len(lines) > limit:
-            print(f"  … and {len(lines) - limit} more, all of them in the ledger (--ledger)")
+            _print(f"  … and {len(lines) - limit} more, all of them in the ledger (--ledger)")

@@ -15,7 +15,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -145,6 +145,8 @@ def convert(
         staging = stack.enter_context(_Staging())
         faults = FaultList()
         merged = _Bin()
+        # Made only where spaces are known, and once.
+        pipeline = cache(lambda: get_lang_class(options.lang)(vocab=vocab))
         told: Progress | None = None
         if progress is not None:
             total = 2 * sum(source.size() for source in sources)
@@ -154,7 +156,7 @@ def convert(
             if plan is None or faults.total:
                 continue
             bin_ = merged if merge else _Bin()
-            book.files.append(_fill(bin_, plan, vocab, output, told))
+            book.files.append(_fill(bin_, plan, vocab, output, pipeline, told))
             if not merge:
                 staging.write(output, bin_.to_bytes())
         if faults.total:
@@ -249,7 +251,12 @@ def _outputs(
 
 
 def _fill(
-    bin_: _Bin, plan: _Plan, vocab: Vocab, output: Path, progress: Progress | None
+    bin_: _Bin,
+    plan: _Plan,
+    vocab: Vocab,
+    output: Path,
+    pipeline: Callable[[], Language],
+    progress: Progress | None,
 ) -> FileRecord:
     """Put the documents of a source into a bin, and check that all of it went in."""
     scan, layout, options = plan.scan, plan.scan.layout, plan.options
@@ -288,7 +295,6 @@ def _fill(
         blocks = plan.checked_blocks(report, progress)
     else:
         blocks = plan.blocks(report, progress=progress)
-    nlp = None if spaces == "unknown" else get_lang_class(options.lang)(vocab=vocab)
     first = len(bin_)
     maker = DocMaker(vocab, scan, plan.parse, options)
     for doc in maker.docs(_counted(blocks, record)):
@@ -296,8 +302,8 @@ def _fill(
         bin_.add(doc)
         if layout.layer is not None:
             record.layer.update(span.label_ for span in doc.spans[options.spans_key])
-        if nlp is not None:
-            record.misaligned.extend(_misaligned(doc, nlp, record.documents))
+        if spaces != "unknown":
+            record.misaligned.extend(_misaligned(doc, pipeline(), record.documents))
     record.entries.sort(key=lambda entry: entry.line)
     tokens, crc, record.entities = bin_.count(first, vocab)
     record.tokens = tokens

@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from spacy.cli._util import app
 from spacy.tokens import Doc, DocBin
 from spacy.training.converters import conll_ner_to_docs
 from spacy.vocab import Vocab
 from typer.testing import CliRunner
 
-from spacy_bertner.cli import bertner
+import spacy_bertner.cli  # noqa: F401 (registers the command)
 from spacy_bertner.convert import ConversionError, ReadOptions, convert, read_conll
 
 DIALECTS = Path(__file__).parent / "dialects"
@@ -65,7 +66,7 @@ def from_bin(path):
 
 
 def run(*args, stdin=None):
-    return CliRunner().invoke(bertner, ["convert", *map(str, args)], input=stdin)
+    return CliRunner().invoke(app, ["bertner", "convert", *map(str, args)], input=stdin)
 
 
 def check_docs(docs, expected):
@@ -120,8 +121,8 @@ def test_dialect(name, tmp_path):
 
 
 def raw_blocks(path):
-    """Sentences as lists of (word, tag), by cutting the text; marks are blocks of their own."""
-    text = path.read_text(encoding="utf-8")
+    """Sentences as lists of (word, tag), by cutting the text; a mark may lack its blank line."""
+    text = path.read_text(encoding="utf-8").replace("-DOCSTART- O\n", "\n")
     for block in re.split(r"\n[ \t]*(?=\n)", text):
         lines = [line for line in block.split("\n") if line.strip(" \t")]
         if lines:
@@ -162,7 +163,7 @@ def chunk_ends(tags):
     ],
 )
 def test_real_corpora_lose_nothing(name, n_docs, n_sents, n_tokens, tmp_path):
-    blocks = [block for block in raw_blocks(DATA / name) if block[0][0] != "-DOCSTART-"]
+    blocks = list(raw_blocks(DATA / name))
     book = convert([DATA / name], tmp_path, ReadOptions(n_sents=1 if n_docs is None else 0))
     (record,) = book.files
     docs = from_bin(tmp_path / f"{Path(name).stem}.spacy")
@@ -247,7 +248,7 @@ FAULTS = {
         [(2, "tag 'B_PER' is of no known form")],
     ),
     "I- after O": (
-        "A O\nb I-X\nC B-X\nd O\n",
+        "A O\nb I-X\nc O\nD B-X\n",
         {},
         [(2, "I-X follows O (scheme IOB2)")],
     ),
@@ -336,7 +337,7 @@ def test_fault(case):
 
 
 def test_all_faults_of_a_run_at_once(tmp_path):
-    (tmp_path / "a.conll").write_text("A O\nb\nC I-X\nd B-X\n", encoding="utf-8")
+    (tmp_path / "a.conll").write_text("A O\nb\nC I-X\nd O\ne B-X\n", encoding="utf-8")
     (tmp_path / "b.conll").write_text("ok B-X\n", encoding="utf-8")
     (tmp_path / "c.conll").write_text("A O\r\nb B_X\r\n", encoding="utf-8")
     out = tmp_path / "out"
@@ -424,7 +425,7 @@ REPAIRS = [
     ("A\tO\nb\tB-X\tmore\nC\tI-X\n", "A b C", ["O", "B-X", "I-X"], [2]),
     ("A O\nb B_PER\nC i-PER\n", "A b C", ["O", "B-PER", "I-PER"], [2, 3]),
     ("A o\nb 0\nC B-X\nd XYZ\ne B\n", "A b C d e", ["O", "O", "B-X", "-", "-"], [1, 2, 4, 5]),
-    ("A O\nb I-X\nc B-X\nd I-Y\n", "A b c d", ["O", "B-X", "B-X", "B-Y"], [2, 4]),
+    ("A B-X\nb O\nc I-X\nd I-Y\n", "A b c d", ["B-X", "O", "B-X", "B-Y"], [3, 4]),
     ("a B-X\nb O\nc S-X\nd I-X\ne E-X\n", "a b c d e", ["B-X", "O", "B-X", "B-X", "I-X"], [1, 4]),
     (b"caf\xe9 B-X\nb O\n", "caf\ufffd b", ["B-X", "O"], [1]),
     ("A\tB-X\n\tI-X\nb\tI-X\n", "A b", ["B-X", "I-X"], [2]),
@@ -636,7 +637,7 @@ def test_entities_that_would_not_align_are_named(tmp_path):
     aligned = Example(nlp.make_doc(doc.text), doc).get_aligned_spans_y2x(doc.ents)
     assert [span.text for span in aligned] == ["Rome"]
     # Without known spaces nothing is tokenised again, and nothing can be lost.
-    assert not list(read_conll(DIALECTS / "conll2003.conll"))[0].text.endswith("Blackburn")
+    assert all(doc.has_unknown_spaces for doc in read_conll(DIALECTS / "conll2003.conll"))
 
 
 def test_missing_annotation_is_masked():
@@ -673,7 +674,7 @@ def test_pipes_can_be_read(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):
-    """Reading ten times as many documents takes no more memory; nor do ten times the faults."""
+    """Reading five times as many documents takes no more memory; nor do five times the faults."""
     import tracemalloc
 
     def peak(n_docs, last):
@@ -693,8 +694,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         return top
 
     for last in ("B-X", "I-X"):
-        peak(100, last)
-        assert peak(1000, last) < 1.3 * peak(200, last) + 100_000
+        peak(10, last)
+        assert peak(500, last) < 1.3 * peak(100, last) + 100_000
 
 
 # --- properties
@@ -801,16 +802,8 @@ def test_round_trip(corpus, scheme, layout):
     text = write(corpus, lambda words, ents: encode(len(words), ents, SCHEMES[scheme]), layout)
     named = {"space": "columns", "tab": "columns", "crlf": "columns"}.get(layout, "auto")
     assert_same(read(text, scheme=scheme, layout=named), corpus)
-    if scheme != "IOB1" or any(tag in text for tag in ("I-",)):
-        # Found out, the scheme may be another one of the same reading.
-        found = read(text, layout=named) if detectable(corpus, scheme) else None
-        if found is not None:
-            assert_same(found, corpus)
-
-
-def detectable(corpus, scheme):
-    """IOB1 looks like IOB2 where no entity but the parted ones is there; all else reads alike."""
-    return scheme != "IOB1" or any(ents for doc in corpus for _, ents in doc)
+    # Found out, the scheme may be another one, but only one that reads the same.
+    assert_same(read(text, layout=named), corpus)
 
 
 @settings(max_examples=60, deadline=None)
@@ -824,7 +817,7 @@ def test_all_schemes_give_the_same(corpus):
     assert all(one == seen[0] for one in seen)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(corpora())
 def test_same_as_spacy_on_random_documents(corpus):
     ascii_only = [

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 MAX_SHOWN = 50
-MAX_WIDTH = 200
+MAX_WIDTH = 400
 
 
 def printable(text: str) -> str:
@@ -41,7 +41,7 @@ class Fault:
     def __str__(self) -> str:
         place = self.path if self.line is None else f"{self.path}:{self.line}"
         text = "" if self.text is None else f": {printable(self.text)}"
-        return f"{place}: {self.what}{text}"
+        return f"{printable(place)}: {printable(self.what)}{text}"
 
 
 class ConversionError(ValueError):

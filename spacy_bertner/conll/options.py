@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from .schemes import resolve_scheme
@@ -74,6 +75,7 @@ class ReadOptions:
                     f"with -1"
                 )
         try:
-            b"".decode(self.encoding)
-        except (LookupError, UnicodeError, ValueError) as err:
+            with contextlib.suppress(UnicodeError):
+                b"ab".decode(self.encoding)
+        except (LookupError, ValueError) as err:
             raise ValueError(f"encoding={self.encoding!r}: not a known text encoding") from err
