@@ -75,9 +75,7 @@ def batches(docs: list[Doc], size: int) -> list[list[Doc]]:
 
 def train_once(nlp: spacy.Language, optimizer: Adam, batches_of_docs: list[list[Doc]]) -> float:
     """Take one step a batch; return the seconds."""
-    examples = [
-        [Example(Doc(nlp.vocab, words=[t.text for t in doc]), doc) for doc in docs] for docs in batches_of_docs
-    ]
+    examples = [[Example(Doc(nlp.vocab, words=[t.text for t in doc]), doc) for doc in docs] for docs in batches_of_docs]
     start = time.perf_counter()
     for batch in examples:
         nlp.update(batch, drop=0.1, sgd=optimizer)
@@ -106,7 +104,9 @@ def main() -> None:
         fix_random_seed(0)
         nlp.initialize(lambda nlp=nlp: [Example(Doc(nlp.vocab, words=[t.text for t in d]), d) for d in docs])
         optimizers[name] = Adam(1e-4, L2=0.01, use_averages=False)
-    print(f"{n_words} words a round, {args.rounds} rounds, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(
+        f"{n_words} words a round, {args.rounds} rounds, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
     for kind, units in (("documents", docs), ("sentences", sentences)):
         cut = batches(units, args.batch_words)
         seconds: dict[str, list[float]] = {name: [] for name in systems}

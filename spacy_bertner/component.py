@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import srsly
 from spacy import util
-from spacy.attrs import ENT_IOB, ENT_TYPE
+from spacy.attrs import ENT_IOB
 from spacy.errors import Errors
 from spacy.language import Language
 from spacy.pipeline.trainable_pipe import TrainablePipe
@@ -263,8 +263,9 @@ class BertNER(TrainablePipe):
         truth, unknown = self.tag_set.encode(list(chain.from_iterable(eg.get_aligned_ner() for eg in examples)))
         self._warn_unknown(unknown)
         Y = xp.concatenate(scores)  # (n_tokens, n_tags)
-        rows = xp.flatnonzero((self.model.ops.asarray(truth) != MISSING) & ~xp.isneginf(Y[:, 0]))
-        truth = self.model.ops.asarray(truth)[rows]
+        truth = xp.asarray(truth)
+        rows = xp.flatnonzero((truth != MISSING) & ~xp.isneginf(Y[:, 0]))
+        truth = truth[rows]
         scored = Y[rows] - Y[rows].max(axis=1, keepdims=True) if len(rows) else Y[rows]
         log_probs = scored - xp.log(xp.exp(scored).sum(axis=1, keepdims=True))
         d_rows = xp.exp(log_probs)
@@ -380,7 +381,7 @@ class BertNER(TrainablePipe):
             {
                 "cfg": lambda p: self._load_cfg(srsly.read_json(p)),
                 "vocab": lambda p: self.vocab.from_disk(p, exclude=exclude),
-                "model": self.model.from_disk,
+                "model": self._load_model,
             },
             exclude,
         )
@@ -397,6 +398,9 @@ class BertNER(TrainablePipe):
             f"{self.name}: has the labels {list(self.labels)}, what is loaded has "
             f"{list(TagSet(cfg['tags'], cfg['scheme']).labels)}; load into a new component"
         )
+
+    def _load_model(self, path: Path) -> None:
+        self.model.from_disk(path)
 
     def _check_tags(self, place: str) -> None:
         if self.model.has_dim("nO") and self.model.get_dim("nO") != len(self.tag_set):

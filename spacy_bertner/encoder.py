@@ -56,7 +56,7 @@ class TokenClassifier(nn.Module):
         nn.init.zeros_(self.head.bias)
         self.orthography = None
         if orthography:
-            width = encoder.get_input_embeddings().embedding_dim  # type: ignore[operator]
+            width = encoder.get_input_embeddings().embedding_dim
             self.orthography = nn.Embedding(N_ORTHOGRAPHY, width, padding_idx=0)
             nn.init.zeros_(self.orthography.weight)
 
@@ -70,7 +70,7 @@ class TokenClassifier(nn.Module):
         if self.orthography is None:
             hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
         else:
-            embeds = self.encoder.get_input_embeddings()(input_ids)  # type: ignore[operator]
+            embeds = self.encoder.get_input_embeddings()(input_ids)
             embeds = embeds + self.orthography(orthography)  # (n_windows, n_pieces, width)
             hidden = self.encoder(inputs_embeds=embeds, attention_mask=attention_mask)[0]
         rows = hidden.flatten(0, 1).index_select(0, first)  # (n_rows, width)
@@ -251,7 +251,7 @@ class EncoderShim(Shim):
         path.mkdir(parents=True, exist_ok=True)
         module = self.module
         with quiet_transformers():
-            module.encoder.save_pretrained(path, safe_serialization=True)  # type: ignore[operator]
+            module.encoder.save_pretrained(path, safe_serialization=True)
             self.tokenizer.save_pretrained(path)
         head = {k: v.contiguous() for k, v in module.state_dict().items() if not k.startswith("encoder.")}
         save_file(head, path / HEAD_FILE)

@@ -5,7 +5,7 @@ A row of -inf stands for a token without word pieces (whitespace, control charac
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from spacy.tokens import Doc
@@ -14,7 +14,7 @@ from thinc.types import Floats2d
 
 if TYPE_CHECKING:
     from .encoder import EncoderShim
-    from .encoding import Batch, PieceEncoder
+    from .encoding import PieceEncoder
 
 # Padded pieces in a batch. On a CPU small batches stay in its caches; a GPU wants to be filled.
 DEFAULT_BATCH_PIECES = {"cpu": 1024, "cuda": 16384}
@@ -46,7 +46,7 @@ class FolderModel(Model):
         return self._loaded()
 
     def _loaded(self) -> "FolderModel":
-        self.set_dim("nO", self.shims[0].module.head.out_features, force=True)
+        self.set_dim("nO", _shim(self).module.head.out_features, force=True)
         return self
 
 
@@ -115,15 +115,15 @@ def forward(
     model: Model[list[Doc], list[Floats2d]], docs: Sequence[Doc], is_train: bool
 ) -> tuple[list[Floats2d], Callable]:
     """Score the tags of every token; in training, keep the activations of at most one batch."""
-    shim: EncoderShim = model.shims[0]
+    shim = _shim(model)
     batches = _pieces(model).encode(docs, _budget(model))
     n_tags = model.get_dim("nO")
     lengths = [len(doc) for doc in docs]
-    xp, ops = model.ops.xp, model.ops
+    xp = model.ops.xp
     Y = xp.full((sum(lengths), n_tags), -xp.inf, dtype="float32")  # (n_tokens, n_tags)
     if not is_train:
         for batch in batches:
-            Y[ops.asarray(batch.rows)] = _to_xp(shim.predict(batch))
+            Y[xp.asarray(batch.rows)] = _to_xp(shim.predict(batch))
         return _split(Y, lengths), lambda dY: []
 
     dropout = model.attrs["dropout_rate"]
@@ -131,13 +131,13 @@ def forward(
     callbacks = []
     for batch in batches:
         scores, callback = begin_update(batch, dropout)
-        Y[ops.asarray(batch.rows)] = _to_xp(scores)
+        Y[xp.asarray(batch.rows)] = _to_xp(scores)
         callbacks.append((batch, callback))
 
     def backprop(dY: list[Floats2d]) -> list[Doc]:
-        d_scores = ops.xp.concatenate(dY) if dY else Y
+        d_scores = xp.concatenate(dY) if dY else Y
         for batch, callback in callbacks:
-            callback(_to_torch(d_scores[ops.asarray(batch.rows)], shim))
+            callback(_to_torch(d_scores[xp.asarray(batch.rows)], shim))
         return []
 
     return _split(Y, lengths), backprop
@@ -145,7 +145,7 @@ def forward(
 
 def init(model: Model[list[Doc], list[Floats2d]], X: Any = None, Y: Any = None) -> None:
     """Load the checkpoint, unless `load_checkpoint` did, and give the head a row for each tag (dimension nO)."""
-    shim: EncoderShim = model.shims[0]
+    shim = _shim(model)
     if not shim.is_loaded:
         load_checkpoint(model)
     if not model.has_dim("nO"):
@@ -158,7 +158,7 @@ def load_checkpoint(model: Model) -> list[str] | None:
 
     Raises ValueError where there is no such checkpoint, or where it does not go with the settings.
     """
-    shim: EncoderShim = model.shims[0]
+    shim = _shim(model)
     shim.load_checkpoint(model.attrs["name"], model.attrs["orthography"])
     _pieces(model)  # checks the window against the encoder's positions
     return shim.checkpoint_tags
@@ -166,8 +166,8 @@ def load_checkpoint(model: Model) -> list[str] | None:
 
 def resize_output(model: Model, n_tags: int) -> None:
     """Give the head `n_tags` rows, keeping those it has."""
-    if model.shims[0].is_loaded:
-        model.shims[0].module.resize(n_tags)
+    if _shim(model).is_loaded:
+        _shim(model).module.resize(n_tags)
     model.set_dim("nO", n_tags, force=True)
 
 
@@ -178,14 +178,18 @@ def group_docs(model: Model, docs: Sequence[Doc]) -> list[list[int]]:
 
 def add_labelled(model: Model, n: int) -> None:
     """Note that the gradient holds `n` more labelled tokens: the step divides it by their number."""
-    model.shims[0].add_labelled(n)
+    _shim(model).add_labelled(n)
+
+
+def _shim(model: Model) -> "EncoderShim":
+    return cast("EncoderShim", model.shims[0])
 
 
 def _pieces(model: Model) -> "PieceEncoder":
     """The piece encoder, made on first use and again when another tokenizer is loaded."""
     from .encoder import piece_encoder
 
-    shim: EncoderShim = model.shims[0]
+    shim = _shim(model)
     if shim.pieces is None:
         shim.pieces = piece_encoder(
             shim, name=model.attrs["name"], window=model.attrs["window"], stride=model.attrs["stride"]
@@ -195,7 +199,7 @@ def _pieces(model: Model) -> "PieceEncoder":
 
 def _budget(model: Model) -> int:
     budget = model.attrs["max_batch_pieces"]
-    return max(DEFAULT_BATCH_PIECES[model.shims[0].device.type], model.attrs["window"]) if budget is None else budget
+    return max(DEFAULT_BATCH_PIECES[_shim(model).device.type], model.attrs["window"]) if budget is None else budget
 
 
 def _split(Y: Floats2d, lengths: Sequence[int]) -> list[Floats2d]:

@@ -1,5 +1,7 @@
 """Pieces against transformers' tokenizers, windows and ownership against brute force, batches against their budget."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import spacy
@@ -126,7 +128,7 @@ def test_windows_cover_and_own_every_token_once(window_encoder, drawn):
         assert w.start <= offsets[w.owned_start] and offsets[w.owned_end] <= w.end
     if n > encoder.capacity:
         spans = list(encoder._window_spans(pieces))
-        assert all(a[1] >= b[0] and a[0] < b[0] for a, b in zip(spans, spans[1:], strict=False))  # no gap, forwards
+        assert all(a[1] >= b[0] and a[0] < b[0] for a, b in pairwise(spans))  # no gap, forwards
         place = {(w.start, w.end): w for w in windows}
         for i, owner in enumerate(brute_force_owner(pieces, spans)):
             w = place[spans[owner]]
@@ -136,9 +138,7 @@ def test_windows_cover_and_own_every_token_once(window_encoder, drawn):
 @pytest.fixture(scope="module")
 def window_encoder(checkpoint):
     tokenizer = load_tokenizer(str(checkpoint()))
-    return lambda window, stride: PieceEncoder(
-        tokenizer.backend_tokenizer, pad_id=0, window=window, stride=stride
-    )
+    return lambda window, stride: PieceEncoder(tokenizer.backend_tokenizer, pad_id=0, window=window, stride=stride)
 
 
 def test_windows_by_hand(window_encoder):
@@ -207,5 +207,5 @@ def test_orthographic_classes(word, name, nlp):
 
 
 def test_no_room_beside_the_special_pieces(window_encoder):
-    with pytest.raises(ValueError, match="window: 2 leaves no room .* allowed are 3 and more"):
+    with pytest.raises(ValueError, match=r"window: 2 leaves no room .* allowed are 3 and more"):
         window_encoder(2, 1)

@@ -238,7 +238,9 @@ def test_training_on_the_gpu(mixed_precision, checkpoint):
         nlp = spacy.blank("en")
         ner = tagger_of(nlp, checkpoint("bert"), mixed_precision=mixed_precision)
         examples = make_examples(nlp)
-        nlp.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert")), "mixed_precision": mixed_precision}})
+        nlp.add_pipe(
+            "bert_ner", config={"model": {"name": str(checkpoint("bert")), "mixed_precision": mixed_precision}}
+        )
         optimizer = nlp.initialize(lambda: examples)
         optimizer.learn_rate = 5e-3
         for _ in range(30):

@@ -1,0 +1,54 @@
+# `make demo` and `make test` set themselves up: all that is needed is Python 3.10 or newer (PYTHON=… to choose one).
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help install demo test lint format bench package clean
+
+help:
+	@echo "make demo     run the project on the demo corpus: fetch encoder, convert, train, evaluate, show"
+	@echo "make test     run the tests"
+	@echo "make lint     check style (ruff) and types (mypy)"
+	@echo "make format   bring the code into style"
+	@echo "make bench    compare the speed of training with spaCy's transformer + ner"
+	@echo "make package  pack the demo's pipeline into a wheel"
+	@echo "make clean    remove what demo and tests made, the virtual environment too"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt torch
+	$(PIP) install -c constraints.txt -e ".[dev,shared]"
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python -m spacy project run all
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+assets/encoder: | $(STAMP)
+	$(BIN)/python scripts/fetch_encoder.py assets/encoder
+
+bench: $(STAMP) assets/encoder
+	$(BIN)/python bench/training_speed.py
+
+package: demo
+	$(BIN)/python -m spacy project run package
+
+clean:
+	rm -rf $(VENV) corpus training metrics packages dist .pytest_cache .mypy_cache .ruff_cache .hypothesis project.lock
