@@ -19,7 +19,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from spacy.attrs import ENT_IOB, ENT_TYPE, ORTH  # type: ignore[import-not-found]
+from spacy.attrs import ENT_IOB, ENT_TYPE, ORTH
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin
 from spacy.util import get_lang_class
@@ -57,9 +57,7 @@ class _Plan:
     layer_scheme: str | None
     n_faults: int
 
-    def blocks(
-        self, report: Report, keep_texts: bool = False, progress: Progress | None = None
-    ) -> Iterator[Block]:
+    def blocks(self, report: Report, keep_texts: bool = False, progress: Progress | None = None) -> Iterator[Block]:
         """Walk over the source again."""
         return iter_blocks(
             self.source,
@@ -213,9 +211,7 @@ def _plan(
     return plan
 
 
-def _outputs(
-    sources: list[Source], output_dir: Path, merge: str | None, ledger: str | Path | None
-) -> list[Path]:
+def _outputs(sources: list[Source], output_dir: Path, merge: str | None, ledger: str | Path | None) -> list[Path]:
     """Where each source goes. Raises ConversionError if two would go to the same place, or one
     to where an input is."""
     faults = FaultList()
@@ -235,9 +231,7 @@ def _outputs(
             other = first.setdefault(output.name, source)
             if other is not source:
                 what = f"would overwrite {output}, the output of {other.name}"
-                faults.add(
-                    Fault(source.name, None, f"{what}: convert them to two folders, or merge them")
-                )
+                faults.add(Fault(source.name, None, f"{what}: convert them to two folders, or merge them"))
     read = {source.path.resolve() for source in sources if source.path is not None}
     written = [*dict.fromkeys(outputs), *([Path(ledger)] if ledger is not None else [])]
     for path in written:
@@ -291,10 +285,9 @@ def _fill(
 
     for line, what, text in scan.counts.notes:
         report(line, what, "dropped", text)
-    if plan.n_faults:
-        blocks = plan.checked_blocks(report, progress)
-    else:
-        blocks = plan.blocks(report, progress=progress)
+    # Only with `repair` is there anything left to report.
+    walk = plan.checked_blocks if plan.n_faults else plan.blocks
+    blocks = walk(report, progress=progress)
     first = len(bin_)
     maker = DocMaker(vocab, scan, plan.parse, options)
     for doc in maker.docs(_counted(blocks, record)):

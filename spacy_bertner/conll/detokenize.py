@@ -46,8 +46,6 @@ def guess_spaces(words: Sequence[str]) -> list[bool]:
             after = False
         if i and not before:
             spaces[i - 1] = False
-        if i + 1 < len(words) and (
-            not after or (_CJK.match(word[-1]) and _CJK.match(words[i + 1][:1]))
-        ):
+        if i + 1 < len(words) and (not after or (_CJK.match(word[-1]) and _CJK.match(words[i + 1][:1]))):
             spaces[i] = False
     return spaces

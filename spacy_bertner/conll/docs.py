@@ -31,9 +31,7 @@ def make_vocab(lang: str) -> Vocab:
         raise ValueError(f"lang={lang!r}: not a language that spaCy knows") from err
 
 
-def report_tags(
-    block: Block, tags: Sequence[str], parse: TagParser, scheme: str | None, report: Report
-) -> None:
+def report_tags(block: Block, tags: Sequence[str], parse: TagParser, scheme: str | None, report: Report) -> None:
     """Report each tag of a block that is malformed or that breaks the scheme's rules.
 
     block (Block): With the texts of its lines.

@@ -86,9 +86,7 @@ def is_blank(line: str) -> bool:
 
 def is_mark(fields: Sequence[str], word: int = 0) -> bool:
     """Whether a line marks the bound of a document."""
-    return fields[0].startswith(DOC_MARK) or (
-        word < len(fields) and fields[word].startswith(DOC_MARK)
-    )
+    return fields[0].startswith(DOC_MARK) or (word < len(fields) and fields[word].startswith(DOC_MARK))
 
 
 def is_comment(line: str, fields: Sequence[str], layout: Layout, parse: TagParser) -> bool:
@@ -115,9 +113,7 @@ def is_comment(line: str, fields: Sequence[str], layout: Layout, parse: TagParse
     return line.startswith(("# ", "#\t")) and not parse.is_tag(_RUN.split(line)[-1])
 
 
-def resolve_column(
-    column: str | int | None, names: Sequence[str], n_columns: int, option: str
-) -> int | None:
+def resolve_column(column: str | int | None, names: Sequence[str], n_columns: int, option: str) -> int | None:
     """A column as the user names it → its place, from 0.
 
     column (str | int | None): A name, a number from 1, or a negative number from the end.
@@ -151,6 +147,14 @@ def detect_layout(sample: Sequence[str], options: ReadOptions, parse: TagParser)
     RETURNS (Layout): The layout; for CoNLL-U with tags in MISC, `misc_key` may be left to find.
         Raises LayoutError.
     """
+    layout = _detect(sample, options, parse)
+    if layout.tag is not None and layout.tag in (layout.word, layout.layer):
+        raise LayoutError(f"column {layout.column(layout.tag)} cannot be two things at once")
+    return layout
+
+
+def _detect(sample: Sequence[str], options: ReadOptions, parse: TagParser) -> Layout:
+    """Try the layouts in turn, the most telling first."""
     if options.layout in ("auto", "conllu"):
         for line in sample:
             match = GLOBAL_COLUMNS.match(line)
@@ -178,6 +182,9 @@ def detect_layout(sample: Sequence[str], options: ReadOptions, parse: TagParser)
     split = Layout("columns", delimiter, 0, 0, 0, None).split
     counted = Counter(len(split(line.rstrip(" \t"))) for line in body)
     n_columns = counted.most_common(1)[0][0]
+    if n_columns == 1 and any(parse.is_tag(split(line)[-1]) for line in body if len(split(line)) > 1):
+        # Most lines lack their tag, which is for the faults to say, line by line.
+        n_columns = next(n for n, _ in counted.most_common() if n > 1)
     if options.layout == "conllu":
         return _conllu([], sample, options, parse)
     if options.layout == "auto" and _is_indexed(sample, split):
@@ -240,11 +247,12 @@ def _is_tags(body: Sequence[str], split: Split, at: int, parse: TagParser) -> bo
 
 
 def _is_indexed(sample: Iterable[str], split: Split) -> bool:
-    """Whether lines start with a number that counts the tokens of a sentence."""
-    fits = total = expected = 0
+    """Whether lines start with a number that counts the tokens of a sentence, or of a text."""
+    fits = total = last = 0
+    starts = True
     for line in sample:
         if is_blank(line):
-            expected = 0
+            starts = True
         elif not line.startswith(("#", DOC_MARK)):
             fields = split(line)
             if len(fields) < 3 and total == 0:
@@ -252,10 +260,11 @@ def _is_indexed(sample: Iterable[str], split: Split) -> bool:
             total += 1
             number = fields[0]
             if number.isdecimal() and number.isascii() and len(number) < 9:
-                fits += int(number) == expected + 1 or (expected == 0 and int(number) == 0)
-                expected = int(number)
+                fits += int(number) == last + 1 or (starts and int(number) < 2)
+                last = int(number)
             else:
                 fits += _ID.fullmatch(number) is not None
+            starts = False
     return total > 0 and fits >= _MOST * total
 
 
@@ -290,9 +299,7 @@ def _indexed(
     return Layout(kind, delimiter, least, most, word, tag, pos, layer, index=0)
 
 
-def _conllu(
-    names: Sequence[str], sample: Sequence[str], options: ReadOptions, parse: TagParser
-) -> Layout:
+def _conllu(names: Sequence[str], sample: Sequence[str], options: ReadOptions, parse: TagParser) -> Layout:
     """CoNLL-U: ten columns and perhaps more; CoNLL-U Plus: those that the first line names."""
     body = [line for line in sample if not is_blank(line) and not line.startswith("#")]
     body = [line for line in body if not line.startswith(DOC_MARK)]
@@ -317,11 +324,7 @@ def _conllu(
     misc_key = options.misc_key
     if tag is None and misc_key is None:
         own = [i for i, name in enumerate(upper) if name.rpartition(":")[2] in TAG_NAMES]
-        other = [
-            i
-            for i, name in enumerate(upper)
-            if name not in CONLLU_COLUMNS and _is_tags(body, split, i, parse)
-        ]
+        other = [i for i, name in enumerate(upper) if name not in CONLLU_COLUMNS and _is_tags(body, split, i, parse)]
         if own or other:
             tag = (own or other)[0]
         elif misc is not None and _is_tags(body, split, misc, parse):
@@ -336,9 +339,7 @@ def _conllu(
     if options.pos_col is None:
         for name in POS_NAMES:
             at = by_name.get(name)
-            if at is not None and any(
-                len(fields) > at and fields[at] != "_" for fields in map(split, body)
-            ):
+            if at is not None and any(len(fields) > at and fields[at] != "_" for fields in map(split, body)):
                 pos = at
                 break
     elif options.pos_col != "none":
@@ -361,9 +362,7 @@ def _conllu(
 
 def _table(sample: Sequence[str], options: ReadOptions) -> Layout | None:
     """A first line that names the columns, one of them words, one of them tags."""
-    first = next(
-        (i for i, s in enumerate(sample, 1) if not is_blank(s) and not s.startswith("#")), None
-    )
+    first = next((i for i, s in enumerate(sample, 1) if not is_blank(s) and not s.startswith("#")), None)
     if first is None:
         return None
     line = sample[first - 1].rstrip(" \t")

@@ -57,23 +57,18 @@ class ReadOptions:
         if self.layout not in LAYOUTS:
             raise ValueError(f"layout={self.layout!r}: expected one of {', '.join(LAYOUTS)}")
         if self.delimiter not in DELIMITERS:
-            raise ValueError(
-                f"delimiter={self.delimiter!r}: expected one of {', '.join(DELIMITERS)}"
-            )
+            raise ValueError(f"delimiter={self.delimiter!r}: expected one of {', '.join(DELIMITERS)}")
         if self.scheme is not None:
             object.__setattr__(self, "scheme", resolve_scheme(self.scheme))
-        if isinstance(self.missing, str):
-            object.__setattr__(self, "missing", (self.missing,))
+        missing = (self.missing,) if isinstance(self.missing, str) else tuple(self.missing)
+        object.__setattr__(self, "missing", missing)
         if self.n_sents < 0:
             raise ValueError(f"n_sents={self.n_sents}: expected 0 (one document a file) or more")
         if not self.spans_key:
             raise ValueError("spans_key='': expected a name")
         for name in ("word_col", "tag_col", "pos_col", "layer_col"):
             if str(getattr(self, name)).strip() in ("0", ""):
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r}: columns are counted from 1, or from the end "
-                    f"with -1"
-                )
+                raise ValueError(f"{name}={getattr(self, name)!r}: columns are counted from 1, or from the end with -1")
         try:
             with contextlib.suppress(UnicodeError):
                 b"ab".decode(self.encoding)

@@ -185,6 +185,7 @@ class _Walk:
             if bound == _ENDS_DOCUMENT:
                 block.new_doc = True
             self.at_end = False
+            self.range_end = ""
         if block.words:
             yield block
 
@@ -316,9 +317,7 @@ class _Walk:
             self.counts.sentence_ends += 1
             self.at_end = True
 
-    def _not_a_word(
-        self, number: int, text: str, fields: list[str], misc: str, range_end: str | None
-    ) -> None:
+    def _not_a_word(self, number: int, text: str, fields: list[str], misc: str, range_end: str | None) -> None:
         """Pass over the line of a multi-word token or of an empty node."""
         if range_end is None:
             self.counts.empty_nodes += 1
@@ -435,9 +434,7 @@ def scan_source(
         scan.n_faults += 1
 
     parse[ABSENT] = OUTSIDE
-    for block in iter_blocks(
-        source, layout, encoding, parse, report, scan.counts, progress=progress
-    ):
+    for block in iter_blocks(source, layout, encoding, parse, report, scan.counts, progress=progress):
         tags = block.tags
         scan.blocks += 1
         scan.tokens += len(tags)
@@ -448,7 +445,7 @@ def scan_source(
     if not scan.tokens:
         raise LayoutError("the file holds no tokens")
     used = {tag for _, tag in scan.bigrams if tag is not None}
-    if not any(parse.is_tag(tag) for tag in used if tag != ABSENT):
+    if all(parse[tag].prefix == "_" for tag in used if tag != ABSENT):
         some = ", ".join(sorted(tag for tag in used if tag != ABSENT)[:5])
         column = layout.column(layout.tag) or f"MISC ({layout.misc_key}=)"
         raise LayoutError(f"column {column} holds no tags, only {some}", _first_line(sample))

@@ -113,11 +113,8 @@ class TagParser(dict[str, Tag]):
             return Tag(prefix, label, f"tag '{text}' is of no known form", f"{prefix}-{label}")
         if self.bare and len(text) > 1 and "-" not in (text[0], text[1]):
             return Tag("I", text)
-        if text in PREFIXES:
-            what = f"tag '{text}' names no label"
-        else:
-            what = f"tag '{text}' is of no known form"
-        return Tag("_", "", what, "missing annotation")
+        lacks = "names no label" if text in PREFIXES else "is of no known form"
+        return Tag("_", "", f"tag '{text}' {lacks}", "missing annotation")
 
 
 def begins(prev: Tag | None, tag: Tag) -> bool:
@@ -134,12 +131,7 @@ def begins(prev: Tag | None, tag: Tag) -> bool:
 
 def _open(prev: Tag | None, label: str) -> bool:
     """Whether an entity of this label can go on after a tag."""
-    return (
-        prev is not None
-        and prev.label == label
-        and prev.prefix not in SINGLE
-        and prev.prefix not in END
-    )
+    return prev is not None and prev.label == label and prev.prefix not in SINGLE and prev.prefix not in END
 
 
 def check(prev: Tag | None, tag: Tag | None, scheme: str) -> tuple[str, str, int] | None:
