@@ -1,0 +1,136 @@
+"""Runs every command and code block of the README, with tiny encoders in the place of large ones."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import spacy
+from thinc.api import Config
+
+from .conftest import ROOT, SHARED_DATA, make_examples
+
+README = (ROOT / "README.md").read_text(encoding="utf8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands(containing: str) -> list[list[str]]:
+    """The commands of the shell block that contains a text, one list of arguments each."""
+    (block,) = [block for block in blocks("bash") if containing in block]
+    return [shlex.split(line, comments=True) for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def run(arguments: list[str], folder: Path) -> str:
+    """Run `spacy …` in a folder."""
+    assert arguments[0] == "spacy"
+    result = subprocess.run([sys.executable, "-m", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture
+def project(tmp_path, checkpoint):
+    """A copy of the project with a tiny encoder and short training."""
+    for name in ("project.yml", "configs", "scripts", "assets/demo"):
+        source, target = ROOT / name, tmp_path / name
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    shutil.copytree(checkpoint("bert-uncased"), tmp_path / "assets" / "encoder")
+    shutil.copytree(checkpoint("bert"), tmp_path / "bert-base-cased")  # found as a folder before the hub is asked
+    for config in (tmp_path / "configs").glob("*.cfg"):
+        text = config.read_text(encoding="utf8")
+        text = re.sub(r"(?m)^max_epochs = .*", "max_epochs = 0", text)
+        text = re.sub(r"(?m)^max_steps = .*", "max_steps = 8", text)
+        text = re.sub(r"(?m)^eval_frequency = .*", "eval_frequency = 4", text)
+        config.write_text(text, encoding="utf8")
+    for name in ("train", "dev", "test"):  # the first documents serve
+        path = tmp_path / "assets" / "demo" / f"{name}.conll"
+        documents = path.read_text(encoding="utf8").split("-DOCSTART- -X- -X- O\n")[1:5]
+        path.write_text("".join(f"-DOCSTART- -X- -X- O\n{doc}" for doc in documents), encoding="utf8")
+    return tmp_path
+
+
+def test_every_block_is_known():
+    """A new block must get a test here."""
+    assert len(re.findall(r"^```", README, re.MULTILINE)) / 2 == len(blocks("bash")) + len(blocks("python")) + len(
+        blocks("ini")
+    )
+    assert len(blocks("bash")) == 5 and len(blocks("python")) == 2 and len(blocks("ini")) == 1
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf8")
+    for line in commands("make demo"):
+        assert line[0] == "make" and re.search(rf"(?m)^{line[1]}:", makefile)
+
+
+def test_extras_exist():
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf8")
+    assert [line[-1] for line in commands("pip install")] == ["spacy-bertner", "spacy-bertner[shared]"]
+    assert 'name = "spacy-bertner"' in pyproject and "\nshared = [" in pyproject
+
+
+def test_settings_block_is_the_default():
+    (block,) = blocks("ini")
+    documented = Config().from_str(block)["components"]["bert_ner"]
+    nlp = spacy.blank("en")
+    nlp.add_pipe("bert_ner")
+    default = dict(nlp.config["components"]["bert_ner"])
+    assert documented == default
+    settings = re.findall(r"(?m)^(\w+) = ", block)
+    explained = re.findall(r"(?m)^# .*\n(?:# .*\n)*(\w+) = ", block)
+    assert set(settings) - {"factory"} == set(explained)
+
+
+def test_python_blocks(tmp_path, checkpoint):
+    shutil.copytree(checkpoint("bert-uncased"), tmp_path / "assets" / "encoder")
+    nlp = spacy.blank("en")
+    nlp.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert"))}})
+    nlp.initialize(lambda: make_examples(nlp))
+    nlp.to_disk(tmp_path / "training" / "model-best")
+    for block in blocks("python"):
+        result = subprocess.run(
+            [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stderr
+
+
+def test_steps_one_by_one(project):
+    for arguments in commands("spacy package"):
+        run(arguments, project)
+    assert list(project.glob("packages/*/dist/*.whl"))
+
+
+def test_project_with_files_of_ones_own(project):
+    (arguments,) = commands("eng.train")
+    for name, split in (("eng.train", "train"), ("eng.testa", "dev"), ("eng.testb", "test")):
+        shutil.copy(project / "assets" / "demo" / f"{split}.conll", project / name)
+    arguments[arguments.index("--vars.gpu") + 1] = "-1"  # the only thing that cannot be had here
+    out = run(arguments, project)
+    assert "nothing to fetch" in out
+    nlp = spacy.load(project / "training" / "model-best")
+    assert nlp.config["paths"]["encoder"] == "bert-base-cased"
+    assert nlp.config["components"]["bert_ner"]["model"]["mixed_precision"] == "bf16"
+    assert set(nlp.get_pipe("bert_ner").labels) == {"LOC", "MISC", "ORG", "PER"}
+    assert (project / "metrics" / "entities.html").exists()
+    again = run(arguments, project)  # what is done is skipped
+    assert again.count("Skipping") == 5
+
+
+def test_project_on_wnut(project):
+    if not SHARED_DATA.exists():
+        pytest.skip("needs ../shared/data")
+    assets, arguments = commands("project assets")
+    assert assets == ["spacy", "project", "assets", ".", "--extra"]  # needs the network
+    (project / "assets" / "wnut17").mkdir()
+    for name, source in (("train", "wnut17train.conll"), ("dev", "emerging.dev.conll")):
+        lines = (SHARED_DATA / "wnut17" / source).read_text(encoding="utf8").split("\n")[:3000]
+        (project / "assets" / "wnut17" / f"{name}.conll").write_text("\n".join(lines), encoding="utf8")
+    run(arguments, project)
+    labels = spacy.load(project / "training" / "model-best").get_pipe("bert_ner").labels
+    assert "creative-work" in labels
