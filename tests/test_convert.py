@@ -28,9 +28,7 @@ from spacy_bertner.convert import ConversionError, ReadOptions, convert, read_co
 DIALECTS = Path(__file__).parent / "dialects"
 NAMES = sorted(path.name.removesuffix(".json") for path in DIALECTS.glob("*.json"))
 DATA = Path(__file__).parents[2] / "shared" / "data"
-needs_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason="the real corpora (../shared/data) are not here"
-)
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real corpora (../shared/data) are not here")
 
 
 def read(text, **options):
@@ -137,9 +135,7 @@ def chunk_ends(tags):
     for i, tag in enumerate(padded):
         prefix, _, label = tag.partition("-")
         prev_prefix, _, prev_label = padded[i - 1].partition("-") if i else ("O", "", "")
-        ends = start is not None and (
-            prefix in "OBS" or label != prev_label or prev_prefix in ("E", "S")
-        )
+        ends = start is not None and (prefix in "OBS" or label != prev_label or prev_prefix in ("E", "S"))
         if ends:
             found.append((start, i, prev_label))
             start = None
@@ -322,6 +318,31 @@ FAULTS = {
         {},
         [(1, "no named entities: neither a column of tags nor name=B-PER in MISC")],
     ),
+    "a short line of CoNLL-U": (
+        "1\ta\t_\tX\t_\t_\t0\t_\t_\tname=B-X\n2\tb\t_\tX\n",
+        {},
+        [(2, "too few columns: 4, not 10")],
+    ),
+    "a line without its index": (
+        "1\ta\tO\n2\tb\tB-X\nx\tc\tO\n4\td\tO\n5\te\tO\n6\tf\tO\n7\tg\tO\n8\th\tO\n",
+        {},
+        [(3, "'x' is no index of a token")],
+    ),
+    "a word without its tag, in a line": (
+        "a|O b c|B-X d|O e|O f|O\ng|O h|O i|O j|O k|O l|O\n",
+        {},
+        [(1, "'b' has 1 of 2 fields")],
+    ),
+    "one column for two things": (
+        "a O\nb B-X\n",
+        {"tag_col": 1},
+        [(1, "column 1 cannot be two things at once")],
+    ),
+    "most lines without a tag": (
+        "a\nb\nc O\n",
+        {},
+        [(1, "too few columns: 1, not 2"), (2, "too few columns: 1, not 2")],
+    ),
     "UTF-16": (
         "A O\n".encode("utf-16"),
         {},
@@ -418,6 +439,12 @@ def test_the_command_itself(tmp_path):
 # --- repair
 
 REPAIRS = [
+    (
+        "1\ta\t_\tX\t_\t_\t0\t_\t_\tname=B-X\n2\tb\t_\tX\n",
+        "a b",
+        ["B-X", "-"],
+        [2],
+    ),
     # text, words, ENT_IOB by letter with label, (line, action) of the entries
     ("A B-X\nb\nC I-X\n", "A b C", ["B-X", "-", "B-X"], [2, 3]),
     ("A x O\nb B-X\nC y I-X\n", "A b C", ["O", "B-X", "I-X"], [2]),
@@ -626,9 +653,7 @@ def test_entities_that_would_not_align_are_named(tmp_path):
     path = tmp_path / "a.conllu"
     path.write_text("".join(rows), encoding="utf-8")
     (record,) = convert([path], tmp_path).files
-    assert [(lost.document, lost.start, lost.end, lost.text) for lost in record.misaligned] == [
-        (1, 4, 7, "U.S")
-    ]
+    assert [(lost.document, lost.start, lost.end, lost.text) for lost in record.misaligned] == [(1, 4, 7, "U.S")]
     import spacy
     from spacy.training import Example
 
@@ -679,9 +704,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
 
     def peak(n_docs, last):
         path = tmp_path / "a.conll"
-        text = (
-            "-DOCSTART- O\n\n" + "some O\nword B-X\nor O\nother I-X\n\n".replace("I-X", last) * 20
-        )
+        text = "-DOCSTART- O\n\n" + "some O\nword B-X\nor O\nother I-X\n\n".replace("I-X", last) * 20
         path.write_text(text * n_docs, encoding="utf-8")
         tracemalloc.start()
         try:
@@ -700,9 +723,9 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
 
 # --- properties
 
-WORDS = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters=" \t\r\n"), min_size=1, max_size=8
-).filter(lambda w: not w.isspace() and not w.startswith(("#", "-DOCSTART")) and "|" not in w)
+WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=" \t\r\n"), min_size=1, max_size=8).filter(
+    lambda w: not w.isspace() and not w.startswith(("#", "-DOCSTART")) and "|" not in w
+)
 LABELS = st.sampled_from(["PER", "LOC", "product-car", "a/b", "O", "é"])
 
 
@@ -821,10 +844,7 @@ def test_all_schemes_give_the_same(corpus):
 @given(corpora())
 def test_same_as_spacy_on_random_documents(corpus):
     ascii_only = [
-        [
-            ([re.sub(r"[^a-z]", "x", word) for word in words], [(s, e, "PER") for s, e, _ in ents])
-            for words, ents in doc
-        ]
+        [([re.sub(r"[^a-z]", "x", word) for word in words], [(s, e, "PER") for s, e, _ in ents]) for words, ents in doc]
         for doc in corpus
     ]
     out = []
@@ -885,9 +905,7 @@ def test_random_bytes_never_give_a_traceback(data, repair):
 )
 def test_random_lines_never_give_a_traceback(lines, end, repair, layout, scheme, enc, detokenize):
     data = end.join(lines).encode(enc, "replace")
-    never_a_traceback(
-        data, repair=repair, layout=layout, scheme=scheme, encoding=enc, detokenize=detokenize
-    )
+    never_a_traceback(data, repair=repair, layout=layout, scheme=scheme, encoding=enc, detokenize=detokenize)
 
 
 @settings(max_examples=200, deadline=None)

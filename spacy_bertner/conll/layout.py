@@ -23,7 +23,6 @@ POS_NAMES = ("XPOS", "POS", "UPOS")
 LAYER_NAMES = ("NE-NESTED",)
 MISC_KEYS = ("name", "NER", "NE", "ner", "ne")
 
-DOC_MARK = "-DOCSTART"
 DOC_COMMENT = re.compile(r"#\s*(newdoc\b|(begin|end) document\b|([\w.-]+:)?document_id\s*=)")
 GLOBAL_COLUMNS = re.compile(r"#\s*global\.columns\s*=\s*(.*)")
 _KEY_VALUE = re.compile(r"#\s*[\w.:-]+\s*=")
@@ -84,9 +83,14 @@ def is_blank(line: str) -> bool:
     return not line or line.isspace()
 
 
+def starts_mark(text: str) -> bool:
+    """Whether a text begins with -DOCSTART, in whatever case and with however many hyphens."""
+    return text[:1] == "-" and text.lstrip("-")[:8].upper() == "DOCSTART"
+
+
 def is_mark(fields: Sequence[str], word: int = 0) -> bool:
     """Whether a line marks the bound of a document."""
-    return fields[0].startswith(DOC_MARK) or (word < len(fields) and fields[word].startswith(DOC_MARK))
+    return starts_mark(fields[0]) or (word < len(fields) and starts_mark(fields[word]))
 
 
 def is_comment(line: str, fields: Sequence[str], layout: Layout, parse: TagParser) -> bool:
@@ -168,7 +172,7 @@ def _detect(sample: Sequence[str], options: ReadOptions, parse: TagParser) -> La
             return table
         if options.layout == "table":
             raise LayoutError("no line names the columns, such as TOKEN and NE-COARSE-LIT")
-    lines = [line for line in sample if not is_blank(line) and not line.startswith(DOC_MARK)]
+    lines = [line for line in sample if not is_blank(line) and not starts_mark(line)]
     body = [line for line in lines if not line.startswith("#")] or lines
     if not body:
         raise LayoutError("the file holds no tokens")
@@ -253,7 +257,7 @@ def _is_indexed(sample: Iterable[str], split: Split) -> bool:
     for line in sample:
         if is_blank(line):
             starts = True
-        elif not line.startswith(("#", DOC_MARK)):
+        elif line[0] != "#" and not starts_mark(line):
             fields = split(line)
             if len(fields) < 3 and total == 0:
                 return False
@@ -265,7 +269,8 @@ def _is_indexed(sample: Iterable[str], split: Split) -> bool:
             else:
                 fits += _ID.fullmatch(number) is not None
             starts = False
-    return total > 0 and fits >= _MOST * total
+    # Not quite all: a line may be at fault, and the next one then does not fit either.
+    return total > 0 and fits >= 0.75 * total
 
 
 def _indexed(
@@ -302,7 +307,7 @@ def _indexed(
 def _conllu(names: Sequence[str], sample: Sequence[str], options: ReadOptions, parse: TagParser) -> Layout:
     """CoNLL-U: ten columns and perhaps more; CoNLL-U Plus: those that the first line names."""
     body = [line for line in sample if not is_blank(line) and not line.startswith("#")]
-    body = [line for line in body if not line.startswith(DOC_MARK)]
+    body = [line for line in body if not starts_mark(line)]
     if not body:
         raise LayoutError("the file holds no tokens")
     split = Layout("conllu", "tab", 0, 0, 0, None).split

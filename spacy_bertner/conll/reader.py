@@ -16,7 +16,6 @@ from typing import Protocol
 
 from .layout import (
     DOC_COMMENT,
-    DOC_MARK,
     MISC_KEYS,
     Layout,
     LayoutError,
@@ -24,6 +23,7 @@ from .layout import (
     is_blank,
     is_comment,
     is_mark,
+    starts_mark,
 )
 from .options import ReadOptions
 from .schemes import MISSING, OUTSIDE, Bigrams, TagParser
@@ -197,7 +197,7 @@ class _Walk:
             if is_blank(line):
                 continue
             items = self.layout.split(line)
-            if items[0].startswith(DOC_MARK):
+            if starts_mark(items[0]):
                 self.counts.marks += 1
                 self.block.new_doc = True
                 continue
@@ -209,7 +209,7 @@ class _Walk:
                 fields = item.rsplit("|", n_fields - 1)
                 word, tag = fields[0], fields[-1]
                 if len(fields) < n_fields:
-                    what = f"'{item}' has {len(fields)} fields, not {n_fields}"
+                    what = f"'{item}' has {len(fields)} of {n_fields} fields"
                     if len(fields) == 1 or not self.parse.is_tag(tag):
                         word, tag = item, "_"
                     self.report(number, what, _read_as(word, tag), line)
@@ -345,7 +345,7 @@ class _Walk:
             word = fields[layout.word] if layout.word < n else ""
             tag = "_"
             if layout.tag is None:
-                tag = self._misc_tag(misc)
+                tag = self._misc_tag(misc) if (layout.misc or 0) < n else "_"
             elif layout.tag < n:
                 tag = fields[layout.tag]
             elif layout.kind == "columns" and n - 1 != layout.word and is_tag(fields[-1]):
