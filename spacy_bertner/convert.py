@@ -237,6 +237,8 @@ def _outputs(sources: list[Source], output_dir: Path, merge: str | None, ledger:
     for path in written:
         if path.resolve() in read:
             faults.add(Fault(str(path), None, "would overwrite an input"))
+        elif path.is_dir():
+            faults.add(Fault(str(path), None, "would be a file, and this is a folder"))
     if len({path.resolve() for path in written}) < len(written):
         faults.add(Fault(str(ledger), None, "would overwrite an output"))
     if faults.total:

@@ -403,6 +403,7 @@ def test_only_the_first_fifty_faults_are_shown(tmp_path):
         (["a.conll", "out", "--ledger", "out/a.spacy"], "would overwrite an output"),
         (["a.conll", "sub/a.tsv", "out"], "sub/a.tsv: would overwrite out/a.spacy"),
         (["out/a.spacy", "out"], "would overwrite an input"),
+        (["a.conll", "out", "--ledger", "sub"], "sub: would be a file, and this is a folder"),
     ],
 )
 def test_users_mistakes_are_one_line(args, message, tmp_path, monkeypatch):
