@@ -99,16 +99,12 @@ def main() -> None:
                 took, peak = run(commands[name])
                 seconds[name].append(took)
                 memory[name].append(peak)
-                print(
-                    f"{name:>22}: {took:6.2f} s, {n_tokens / took:9,.0f} tokens/s, {peak:5.0f} MiB"
-                )
+                print(f"{name:>22}: {took:6.2f} s, {n_tokens / took:9,.0f} tokens/s, {peak:5.0f} MiB")
     median = {name: statistics.median(times) for name, times in seconds.items()}
     ratio = median[THEIRS] / median[OURS]
     for name, took in median.items():
         peak = max(memory[name])
-        print(
-            f"{name:>22}: median {took:6.2f} s, {n_tokens / took:9,.0f} tokens/s, {peak:5.0f} MiB"
-        )
+        print(f"{name:>22}: median {took:6.2f} s, {n_tokens / took:9,.0f} tokens/s, {peak:5.0f} MiB")
     print(f"ratio of tokens a second, ours to spaCy's: {ratio:.2f}")
     if args.output:
         figures = {"tokens": n_tokens, "seconds": seconds, "peak_mib": memory, "ratio": ratio}

@@ -30,20 +30,14 @@ def convert_cli(
         list[str],
         typer.Argument(metavar="INPUT...", help="Files, folders, globs; - for standard input"),
     ],
-    output_dir: Annotated[
-        Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder for the .spacy files")
-    ],
+    output_dir: Annotated[Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder for the .spacy files")],
     merge: Annotated[
         str | None,
-        typer.Option(
-            "--merge", metavar="NAME", help="Write all documents to OUTPUT_DIR/NAME.spacy"
-        ),
+        typer.Option("--merge", metavar="NAME", help="Write all documents to OUTPUT_DIR/NAME.spacy"),
     ] = None,
     ledger: Annotated[
         Path | None,
-        typer.Option(
-            "--ledger", help="Write what was read, kept, mended, dropped to this JSON file"
-        ),
+        typer.Option("--ledger", help="Write what was read, kept, mended, dropped to this JSON file"),
     ] = None,
     repair: Annotated[
         bool,
@@ -51,57 +45,37 @@ def convert_cli(
     ] = False,
     scheme: Annotated[
         str | None,
-        typer.Option(
-            "--scheme", help="IO, IOB1, IOB2, BIOES, BILOU, BMES, BMEWO [default: found out]"
-        ),
+        typer.Option("--scheme", help="IO, IOB1, IOB2, BIOES, BILOU, BMES, BMEWO [default: found out]"),
     ] = None,
     missing: Annotated[
         list[str] | None,
-        typer.Option(
-            "--missing", help="Marker of a missing annotation besides _ (may be given again)"
-        ),
+        typer.Option("--missing", help="Marker of a missing annotation besides _ (may be given again)"),
     ] = None,
     n_sents: Annotated[
         int,
-        typer.Option(
-            "--n-sents", "-n", help="Sentences a document in files without marks; 0: one a file"
-        ),
+        typer.Option("--n-sents", "-n", help="Sentences a document in files without marks; 0: one a file"),
     ] = 10,
     word_col: Annotated[
         str | None,
-        typer.Option(
-            "--word-col", help="Column of the words: a name, a number from 1, or -1 for the last"
-        ),
+        typer.Option("--word-col", help="Column of the words: a name, a number from 1, or -1 for the last"),
     ] = None,
-    tag_col: Annotated[
-        str | None, typer.Option("--tag-col", help="Column of the tags, likewise")
-    ] = None,
-    pos_col: Annotated[
-        str | None, typer.Option("--pos-col", help="Column for token.tag_, likewise, or none")
-    ] = None,
+    tag_col: Annotated[str | None, typer.Option("--tag-col", help="Column of the tags, likewise")] = None,
+    pos_col: Annotated[str | None, typer.Option("--pos-col", help="Column for token.tag_, likewise, or none")] = None,
     layer_col: Annotated[
         str | None,
         typer.Option("--layer-col", help="Column of a second layer of entities, likewise"),
     ] = None,
-    spans_key: Annotated[
-        str, typer.Option("--spans-key", help="Where in doc.spans the second layer goes")
-    ] = "sc",
+    spans_key: Annotated[str, typer.Option("--spans-key", help="Where in doc.spans the second layer goes")] = "sc",
     misc_key: Annotated[
         str | None, typer.Option("--misc-key", help="Key of the tags in the MISC column of CoNLL-U")
     ] = None,
-    layout: Annotated[
-        str, typer.Option("--layout", help="columns, conllu, table, inline, or auto")
-    ] = "auto",
+    layout: Annotated[str, typer.Option("--layout", help="columns, conllu, table, inline, or auto")] = "auto",
     delimiter: Annotated[str, typer.Option("--delimiter", help="tab, space or auto")] = "auto",
     encoding: Annotated[str, typer.Option("--encoding", help="Encoding of the input")] = "utf-8",
-    lang: Annotated[
-        str, typer.Option("--lang", "-l", help="Language of the vocabulary and the tokenizer")
-    ] = "en",
+    lang: Annotated[str, typer.Option("--lang", "-l", help="Language of the vocabulary and the tokenizer")] = "en",
     detokenize: Annotated[
         bool,
-        typer.Option(
-            "--detokenize", help="Set natural spaces by rules where the file does not give them"
-        ),
+        typer.Option("--detokenize", help="Set natural spaces by rules where the file does not give them"),
     ] = False,
 ) -> None:
     """Convert CoNLL files and their relatives to .spacy files, with nothing lost on the way.
@@ -138,9 +112,7 @@ def convert_cli(
                 bar.total = total
                 bar.update(n_bytes)
 
-            book = convert(
-                inputs, output_dir, options, merge=merge, ledger=ledger, progress=progress
-            )
+            book = convert(inputs, output_dir, options, merge=merge, ledger=ledger, progress=progress)
     except ConversionError as err:
         typer.echo(str(err), err=True)
         raise typer.Exit(1) from None
