@@ -30,7 +30,7 @@ demo: $(STAMP)
 	$(BIN)/python -m spacy project run all
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -57,10 +57,13 @@ def load_tokenizer(name: str) -> Any:
     return tokenizer
 
 
-def load_encoder(name: str, *, has_head: bool | None = None) -> tuple[nn.Module, nn.Linear | None, list[str] | None]:
+def load_encoder(
+    name: str, *, has_head: bool | None = None, overrides: dict[str, Any] | None = None
+) -> tuple[nn.Module, nn.Linear | None, list[str] | None]:
     """Load the encoder of a checkpoint and, where it has one, its token-classification head.
 
     has_head: None for by the checkpoint's own word.
+    overrides: settings to change in the checkpoint's configuration.
     Returns encoder, head and the head's tags in the order of its rows; the last two are None without a head.
     Raises CheckpointError.
     """
@@ -68,16 +71,27 @@ def load_encoder(name: str, *, has_head: bool | None = None) -> tuple[nn.Module,
 
     with quiet_transformers():
         try:
-            config = AutoConfig.from_pretrained(name)
+            config, unknown = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **(overrides or {}))
+            if unknown:
+                raise CheckpointError(
+                    f"transformer_config: {sorted(unknown)} are no settings of a {type(config).__name__}, the "
+                    f"configuration of {name!r}; allowed are its attributes"
+                )
             if has_head is None:
                 has_head = any(a.endswith("ForTokenClassification") for a in config.architectures or [])
             if has_head:
-                model, info = AutoModelForTokenClassification.from_pretrained(name, output_loading_info=True)
+                model, info = AutoModelForTokenClassification.from_pretrained(
+                    name, config=config, output_loading_info=True
+                )
             else:
                 try:
-                    model, info = AutoModel.from_pretrained(name, output_loading_info=True, add_pooling_layer=False)
+                    model, info = AutoModel.from_pretrained(
+                        name, config=config, output_loading_info=True, add_pooling_layer=False
+                    )
                 except TypeError:  # encoders without a pooling layer do not know the argument
-                    model, info = AutoModel.from_pretrained(name, output_loading_info=True)
+                    model, info = AutoModel.from_pretrained(name, config=config, output_loading_info=True)
+        except CheckpointError:
+            raise
         except (OSError, ValueError, KeyError, RuntimeError, AttributeError, ImportError, SafetensorError) as err:
             raise CheckpointError(missing_message(name, "checkpoint", err)) from err
     missing = sorted(info["missing_keys"])

@@ -35,6 +35,7 @@ max_batch_pieces = null
 mixed_precision = false
 orthography = null
 head_learn_rate = 1.0
+transformer_config = {}
 """
 
 # Entities of one Doc: (first token, last token + 1, label) each

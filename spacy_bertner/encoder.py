@@ -220,15 +220,16 @@ class EncoderShim(Shim):
 
     # Loading and saving
 
-    def load_checkpoint(self, name: str, orthography: bool | None) -> None:
+    def load_checkpoint(self, name: str, orthography: bool | None, overrides: dict[str, Any] | None = None) -> None:
         """Load encoder, tokenizer and, where there is one, the token-classification head of a checkpoint.
 
         name: hub name or folder, as for `from_pretrained`.
         orthography: None for on where the tokenizer lower-cases.
+        overrides: settings to change in the checkpoint's configuration.
         Raises CheckpointError, which names the setting `name`.
         """
         tokenizer = load_tokenizer(name)
-        encoder, head, tags = load_encoder(name)
+        encoder, head, tags = load_encoder(name, overrides=overrides)
         if orthography is None:
             orthography = is_lower_casing(tokenizer)
         check_vocabulary(name, tokenizer, encoder)

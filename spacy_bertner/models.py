@@ -58,6 +58,7 @@ def BertTokenClassifier(
     mixed_precision: bool | str = False,
     orthography: bool | None = None,
     head_learn_rate: float = 1.0,
+    transformer_config: dict[str, Any] | None = None,
 ) -> Model[list[Doc], list[Floats2d]]:
     """A transformers encoder with a linear head over the first piece of each word (Devlin et al. 2019, section 5.3).
 
@@ -68,6 +69,7 @@ def BertTokenClassifier(
     mixed_precision: "bf16" or "fp16" for matrix products in that type under autocast; False for float32.
     orthography: whether to add an embedding of what each word looks like; None for on where the tokenizer lower-cases.
     head_learn_rate: factor on the learning rate for what is new: the head and the orthography embedding.
+    transformer_config: settings to change in the checkpoint's configuration, dropout rates for instance.
 
     Returns a model from Docs to rows of tag scores, (n_tokens, n_tags) a Doc.
     Raises ValueError for settings that cannot work.
@@ -100,6 +102,7 @@ def BertTokenClassifier(
             "stride": stride,
             "max_batch_pieces": max_batch_pieces,
             "orthography": orthography,
+            "transformer_config": transformer_config or {},
             "dropout_rate": 0.0,
             # Called by the component
             "load_checkpoint": load_checkpoint,
@@ -159,7 +162,8 @@ def load_checkpoint(model: Model) -> list[str] | None:
     Raises ValueError where there is no such checkpoint, or where it does not go with the settings.
     """
     shim = _shim(model)
-    shim.load_checkpoint(model.attrs["name"], model.attrs["orthography"])
+    attrs = model.attrs
+    shim.load_checkpoint(attrs["name"], attrs["orthography"], attrs["transformer_config"])
     _pieces(model)  # checks the window against the encoder's positions
     return shim.checkpoint_tags
 

@@ -345,6 +345,19 @@ def test_a_missing_checkpoint(nlp, tmp_path):
         initialize_with(spacy.blank("en"), tmp_path)
 
 
+def test_settings_of_the_configuration(nlp, checkpoint):
+    overrides = {"attention_probs_dropout_prob": 0.0}
+    nlp.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert")), "transformer_config": overrides}})
+    nlp.initialize(lambda: make_examples(nlp))
+    encoder = nlp.get_pipe("bert_ner").model.shims[0].module.encoder
+    assert encoder.encoder.layer[0].attention.self.dropout.p == 0.0
+    assert encoder.embeddings.dropout.p == 0.1
+    other = spacy.blank("en")
+    other.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert")), "transformer_config": {"no": 1}}})
+    with pytest.raises(ValueError, match=r"transformer_config: \['no'\] are no settings of a BertConfig"):
+        other.initialize(lambda: make_examples(other))
+
+
 def test_a_slow_tokenizer(nlp, checkpoint, monkeypatch):
     from transformers import AutoTokenizer
     from transformers.models.bert.tokenization_bert import BertTokenizer

@@ -123,9 +123,8 @@ def test_spacy_train_from_a_labels_file(use_averages, corpus, tmp_path, checkpoi
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "labels" / "bert_ner.json").read_text()) == LABELS
     config = spacy.util.load_config(ROOT / "configs" / "demo.cfg")
-    config["initialize"] = {
-        "components": {"bert_ner": {"labels": {"@readers": "spacy.read_labels.v1", "path": str(tmp_path / "labels" / "bert_ner.json")}}}
-    }  # fmt: skip
+    labels = {"@readers": "spacy.read_labels.v1", "path": str(tmp_path / "labels" / "bert_ner.json")}
+    config["initialize"] = {"components": {"bert_ner": {"labels": labels}}}
     config["training"].update({"max_epochs": 0, "max_steps": 60, "eval_frequency": 20, "dropout": 0.0})
     config["training"]["optimizer"].update({"learn_rate": 5e-3, "use_averages": use_averages == "true"})
     config.to_disk(tmp_path / "config.cfg")
