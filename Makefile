@@ -7,11 +7,12 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo test lint format bench package clean
+.PHONY: help install demo test test-transformers5 lint format bench package clean
 
 help:
 	@echo "make demo     run the project on the demo corpus: fetch encoder, convert, train, evaluate, show"
 	@echo "make test     run the tests"
+	@echo "make test-transformers5   run the tests of the core under transformers 5"
 	@echo "make lint     check style (ruff) and types (mypy)"
 	@echo "make format   bring the code into style"
 	@echo "make bench    compare the speed of training with spaCy's transformer + ner"
@@ -32,6 +33,17 @@ demo: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
+# The core without spacy-transformers, under the newest transformers, in an environment of its own
+test-transformers5: $(VENV)-transformers5/.installed
+	OMP_NUM_THREADS=1 $(VENV)-transformers5/bin/python -m pytest -n 2 --dist worksteal \
+		tests/test_tags.py tests/test_encoding.py tests/test_models.py tests/test_optimizer.py tests/test_component.py
+
+$(VENV)-transformers5/.installed: pyproject.toml
+	test -x $(VENV)-transformers5/bin/python || $(PYTHON) -m venv $(VENV)-transformers5
+	$(VENV)-transformers5/bin/python -m pip --quiet install -c constraints.txt torch
+	$(VENV)-transformers5/bin/python -m pip --quiet install "transformers>=5" -e ".[dev]"
+	touch $@
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,4 +63,4 @@ package: demo
 	$(BIN)/python -m spacy project run package
 
 clean:
-	rm -rf $(VENV) corpus training metrics packages dist .pytest_cache .mypy_cache .ruff_cache .hypothesis project.lock
+	rm -rf $(VENV) $(VENV)-transformers5 corpus training metrics packages dist .pytest_cache .mypy_cache .ruff_cache .hypothesis project.lock

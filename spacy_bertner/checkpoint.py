@@ -6,11 +6,12 @@ Nothing here runs code that comes with a checkpoint: `trust_remote_code` keeps i
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from torch import nn
 
 
@@ -45,6 +46,8 @@ def load_tokenizer(name: str) -> Any:
             if is_byte_level_without_prefix(tokenizer):
                 # Words are given one by one; inside a text each would follow a space
                 tokenizer = AutoTokenizer.from_pretrained(name, add_prefix_space=True)
+                if is_byte_level_without_prefix(tokenizer):  # generic classes of transformers 5 do not take it
+                    add_prefix_space(tokenizer)
         except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as err:
             raise CheckpointError(missing_message(name, "tokenizer", err)) from err
     if not tokenizer.is_fast:
@@ -52,8 +55,6 @@ def load_tokenizer(name: str) -> Any:
             f"name: the tokenizer of {name!r} ({type(tokenizer).__name__}) is a slow one, which has no map from words to "
             "pieces; convert it with transformers.convert_slow_tokenizer or choose a checkpoint with a tokenizer.json"
         )
-    if is_byte_level_without_prefix(tokenizer):
-        raise CheckpointError(f"name: the byte-level tokenizer of {name!r} does not take add_prefix_space=True")
     return tokenizer
 
 
@@ -141,23 +142,27 @@ def is_byte_level_without_prefix(tokenizer: Any) -> bool:
     if not tokenizer.is_fast:
         return False
     state = json.loads(tokenizer.backend_tokenizer.to_str())
-    return any(
-        part.get("type") == "ByteLevel" and not part.get("add_prefix_space")
-        for part in _parts(state.get("pre_tokenizer"), "pretokenizers")
-    )
+    return any(not part.get("add_prefix_space") for part in _byte_level_parts(state))
+
+
+def add_prefix_space(tokenizer: Any) -> None:
+    """Make a byte-level tokenizer put a space before each word, in its tokenizer.json too."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    for part in _byte_level_parts(state):
+        part["add_prefix_space"] = True
+    tokenizer.backend_tokenizer.pre_tokenizer = Tokenizer.from_str(json.dumps(state)).pre_tokenizer
+
+
+def _byte_level_parts(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The byte-level parts of the pre-tokenizer in a tokenizer.json, which may be a sequence."""
+    node = state.get("pre_tokenizer") or {}
+    return [part for part in node.get("pretokenizers", [node]) if part.get("type") == "ByteLevel"]
 
 
 def is_lower_casing(tokenizer: Any) -> bool:
     """Whether the tokenizer gives the same pieces for a word in upper and in lower case."""
     encode = tokenizer.backend_tokenizer.encode
     return encode("Paris", add_special_tokens=False).ids == encode("paris", add_special_tokens=False).ids
-
-
-def _parts(node: dict | None, key: str) -> Iterable[dict]:
-    """The parts of a component in a tokenizer.json that may be a sequence."""
-    if node is None:
-        return []
-    return node[key] if node.get("type") == "Sequence" else [node]
 
 
 def max_positions(encoder: Any) -> int | None:

@@ -85,6 +85,16 @@ def train_tokenizer(kind: str):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
+def reference_tokenizer(kind: str, folder: Path):
+    """The tokenizer as transformers has it, for words given one by one."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if kind == "roberta":
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    return tokenizer
+
+
 def write_checkpoint(folder: Path, kind: str, tags: list[str] | None = None, **settings) -> Path:
     """Write a tiny random checkpoint, with a token-classification head where `tags` are given."""
     from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification

@@ -8,12 +8,11 @@ import spacy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spacy.tokens import Doc
-from transformers import AutoTokenizer
 
 from spacy_bertner.checkpoint import load_tokenizer
 from spacy_bertner.encoding import ORTHOGRAPHY, PieceEncoder, Pieces, orthographic_class, pack
 
-from .conftest import ARCHITECTURES, SENTENCES, SHARED_DATA
+from .conftest import ARCHITECTURES, SENTENCES, SHARED_DATA, reference_tokenizer
 
 HARD_WORDS = [
     "London.", "U.S.", "naïve", "tokenization", "2-1", "\u200b", " ", "\n\n", "\ufeff", "\ufe0f", "\xad", "\ufffd",
@@ -44,8 +43,7 @@ def word_pieces(pieces):
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_pieces_are_those_of_transformers(kind, checkpoint, nlp):
     encoder, _ = encoder_for(checkpoint(kind))
-    extra = {"add_prefix_space": True} if kind == "roberta" else {}
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint(kind), **extra)
+    tokenizer = reference_tokenizer(kind, checkpoint(kind))
     for words in [text.split() for text, _ in SENTENCES] + [HARD_WORDS]:
         pieces = encoder.pieces(Doc(nlp.vocab, words=words))
         assert word_pieces(pieces) == reference_pieces(tokenizer, words)

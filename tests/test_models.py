@@ -9,11 +9,11 @@ import spacy
 import torch
 from spacy.tokens import Doc
 from thinc.api import set_dropout_rate
-from transformers import AutoModelForTokenClassification, AutoTokenizer
+from transformers import AutoModelForTokenClassification
 
 from spacy_bertner.models import BertTokenClassifier
 
-from .conftest import ARCHITECTURES, SENTENCES, make_examples
+from .conftest import ARCHITECTURES, SENTENCES, make_examples, reference_tokenizer
 
 TAGS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 LONG_WORDS = [w for text, _ in SENTENCES for w in text.split()]
@@ -33,8 +33,7 @@ def test_rows_equal_transformers(kind, checkpoint, nlp):
     folder = checkpoint(kind, TAGS)
     ner = nlp.add_pipe("bert_ner", config={"model": {"name": str(folder)}})
     nlp.initialize()
-    extra = {"add_prefix_space": True} if kind == "roberta" else {}
-    tokenizer = AutoTokenizer.from_pretrained(folder, **extra)
+    tokenizer = reference_tokenizer(kind, folder)
     reference = AutoModelForTokenClassification.from_pretrained(folder).eval()
     docs = make_docs(nlp, 3, 12, 40, 1)
     for doc, scores in zip(docs, scores_of(ner, docs), strict=True):
