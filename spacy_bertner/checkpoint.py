@@ -1,6 +1,6 @@
 """Reading checkpoints: encoder, tokenizer and token-classification head from a hub name or a folder, through transformers.
 
-Nothing here runs code that comes with a checkpoint: `trust_remote_code` keeps its default, off.
+Nothing here runs code that comes with a checkpoint: `trust_remote_code` is off (left alone, transformers asks the user).
 """
 
 import contextlib
@@ -36,16 +36,26 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_tokenizer(name: str) -> Any:
-    """Load the fast tokenizer of a checkpoint; raises CheckpointError where there is none."""
+def _arguments(is_saved: bool) -> dict[str, Any]:
+    """What every `from_pretrained` is called with; a saved pipeline needs no hub."""
+    return {"trust_remote_code": False, **({"local_files_only": True} if is_saved else {})}
+
+
+def load_tokenizer(name: str, *, is_saved: bool = False) -> Any:
+    """Load the fast tokenizer of a checkpoint; raises CheckpointError where there is none.
+
+    is_saved: whether it is the model folder of a saved pipeline.
+    """
     from transformers import AutoTokenizer
+
+    arguments = _arguments(is_saved)
 
     with quiet_transformers():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
+            tokenizer = AutoTokenizer.from_pretrained(name, **arguments)
             if is_byte_level_without_prefix(tokenizer):
                 # Words are given one by one; inside a text each would follow a space
-                tokenizer = AutoTokenizer.from_pretrained(name, add_prefix_space=True)
+                tokenizer = AutoTokenizer.from_pretrained(name, add_prefix_space=True, **arguments)
                 if is_byte_level_without_prefix(tokenizer):  # generic classes of transformers 5 do not take it
                     add_prefix_space(tokenizer)
         except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as err:
@@ -59,38 +69,40 @@ def load_tokenizer(name: str) -> Any:
 
 
 def load_encoder(
-    name: str, *, has_head: bool | None = None, overrides: dict[str, Any] | None = None
+    name: str, *, is_saved: bool = False, overrides: dict[str, Any] | None = None
 ) -> tuple[nn.Module, nn.Linear | None, list[str] | None]:
     """Load the encoder of a checkpoint and, where it has one, its token-classification head.
 
-    has_head: None for by the checkpoint's own word.
+    is_saved: whether it is the model folder of a saved pipeline: no head is looked for, and safetensors are a must.
     overrides: settings to change in the checkpoint's configuration.
     Returns encoder, head and the head's tags in the order of its rows; the last two are None without a head.
     Raises CheckpointError.
     """
     from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification
 
+    arguments = _arguments(is_saved)
     with quiet_transformers():
         try:
-            config, unknown = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **(overrides or {}))
+            config, unknown = AutoConfig.from_pretrained(
+                name, return_unused_kwargs=True, **arguments, **(overrides or {})
+            )
+            unknown = {key: value for key, value in unknown.items() if key not in arguments}
             if unknown:
                 raise CheckpointError(
                     f"transformer_config: {sorted(unknown)} are no settings of a {type(config).__name__}, the "
                     f"configuration of {name!r}; allowed are its attributes"
                 )
-            if has_head is None:
-                has_head = any(a.endswith("ForTokenClassification") for a in config.architectures or [])
+            has_head = not is_saved and any(a.endswith("ForTokenClassification") for a in config.architectures or [])
+            arguments |= {"config": config, "output_loading_info": True} | (
+                {"use_safetensors": True} if is_saved else {}
+            )
             if has_head:
-                model, info = AutoModelForTokenClassification.from_pretrained(
-                    name, config=config, output_loading_info=True
-                )
+                model, info = AutoModelForTokenClassification.from_pretrained(name, **arguments)
             else:
                 try:
-                    model, info = AutoModel.from_pretrained(
-                        name, config=config, output_loading_info=True, add_pooling_layer=False
-                    )
+                    model, info = AutoModel.from_pretrained(name, add_pooling_layer=False, **arguments)
                 except TypeError:  # encoders without a pooling layer do not know the argument
-                    model, info = AutoModel.from_pretrained(name, config=config, output_loading_info=True)
+                    model, info = AutoModel.from_pretrained(name, **arguments)
         except CheckpointError:
             raise
         except (OSError, ValueError, KeyError, RuntimeError, AttributeError, ImportError, SafetensorError) as err:
@@ -160,9 +172,9 @@ def _byte_level_parts(state: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def is_lower_casing(tokenizer: Any) -> bool:
-    """Whether the tokenizer gives the same pieces for a word in upper and in lower case."""
-    encode = tokenizer.backend_tokenizer.encode
-    return encode("Paris", add_special_tokens=False).ids == encode("paris", add_special_tokens=False).ids
+    """Whether the tokenizer turns upper case into lower case before it looks for pieces."""
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    return normalizer is not None and "ab" in normalizer.normalize_str("Ab")
 
 
 def max_positions(encoder: Any) -> int | None:

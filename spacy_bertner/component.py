@@ -23,7 +23,7 @@ from spacy.training import Example, validate_examples, validate_get_examples
 from thinc.api import Config, Model, Optimizer, set_dropout_rate
 from thinc.types import Floats2d
 
-from .tags import MISSING, OUTSIDE, Bools1d, TagSet, make_tags, validate_label, validate_scheme
+from .tags import FIRST_PREFIX, MISSING, OUTSIDE, Bools1d, TagSet, make_tags, validate_label, validate_scheme
 
 DEFAULT_CONFIG = """
 [model]
@@ -132,6 +132,8 @@ class BertNER(TrainablePipe):
     def _set_tags(self, tags: Sequence[str]) -> None:
         self._tag_set = TagSet(tags, self.cfg["scheme"])
         self.cfg["tags"] = list(tags)
+        for label in self.labels:
+            self.vocab.strings.add(label)
 
     # Prediction
 
@@ -142,16 +144,16 @@ class BertNER(TrainablePipe):
         Raises ValueError where the model is not initialized or its scores are NaN.
         """
         docs = list(docs)
-        if not self.model.has_dim("nO"):
-            raise ValueError(Errors.E109.format(name=self.name))
         if not any(len(doc) for doc in docs):
             return [[] for _ in docs]
+        if not self.model.has_dim("nO"):
+            raise ValueError(Errors.E109.format(name=self.name))
         scores = self.model.ops.to_numpy(self.model.ops.xp.concatenate(self.model.predict(docs)))
         starts = np.cumsum([0] + [len(doc) for doc in docs])
         is_free, is_start = self._free_tokens(docs)
         is_start[starts[:-1][np.diff(starts) > 0]] = True
         tokens = np.flatnonzero(is_free & ~np.isneginf(scores[:, 0]))  # those that get a tag
-        # A segment starts where one or more starts lie between a token and the one before it
+        # The start of a segment may lie on a token that gets no tag: it counts for the next one that does
         segment = np.cumsum(is_start)[tokens]
         is_first = np.diff(segment, prepend=-1) != 0
         scores = scores[tokens]
@@ -216,7 +218,8 @@ class BertNER(TrainablePipe):
         examples: the examples; those without any entity annotation contribute nothing.
         drop: dropout rate before the head; at 0.0 the encoder's own dropout is off too.
         sgd: the optimiser, for a step right away.
-        losses: updated under the component's name with the cross-entropy per labelled token.
+        losses: updated under the component's name with the cross-entropy per labelled token of these examples; spaCy
+            adds up the updates between two evaluations.
         Returns `losses`.
         """
         losses = {} if losses is None else losses
@@ -260,13 +263,20 @@ class BertNER(TrainablePipe):
 
     def _loss(self, examples: Sequence[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d], int]:
         """As `get_loss`; the last item is the number of labelled tokens."""
+        if not scores:
+            return 0.0, [], 0
         xp = self.model.ops.xp
-        truth, unknown = self.tag_set.encode(list(chain.from_iterable(eg.get_aligned_ner() for eg in examples)))
-        self._warn_unknown(unknown)
         Y = xp.concatenate(scores)  # (n_tokens, n_tags)
-        truth = xp.asarray(truth)
-        rows = xp.flatnonzero((truth != MISSING) & ~xp.isneginf(Y[:, 0]))
-        truth = truth[rows]
+        is_kept = ~np.isneginf(self.model.ops.to_numpy(Y[:, 0]))
+        ends = np.cumsum([len(eg.predicted) for eg in examples]).tolist()
+        encoded = [
+            self.tag_set.encode(eg.get_aligned_ner(), is_kept[end - len(eg.predicted) : end])
+            for eg, end in zip(examples, ends, strict=True)
+        ]
+        self._warn_unknown(set().union(*(unknown for _, unknown in encoded)))
+        truth = np.concatenate([ids for ids, _ in encoded])
+        rows = np.flatnonzero(truth != MISSING)
+        truth, rows = xp.asarray(truth[rows]), xp.asarray(rows)
         scored = Y[rows] - Y[rows].max(axis=1, keepdims=True) if len(rows) else Y[rows]
         log_probs = scored - xp.log(xp.exp(scored).sum(axis=1, keepdims=True))
         d_rows = xp.exp(log_probs)
@@ -275,7 +285,6 @@ class BertNER(TrainablePipe):
         dY = xp.zeros_like(Y)
         dY[rows] = d_rows
         loss = float(-log_probs[places, truth].sum())
-        ends = np.cumsum([len(eg.predicted) for eg in examples]).tolist()
         return loss, [dY[end - len(s) : end] for end, s in zip(ends, scores, strict=True)], len(rows)
 
     def _warn_unknown(self, labels: set[str]) -> None:
@@ -305,31 +314,39 @@ class BertNER(TrainablePipe):
         """
         if labels is None:
             validate_get_examples(get_examples, "BertNER.initialize")
-            references = [eg.reference for eg in get_examples()]
-            labels = sorted({ent.label_ for doc in references for ent in doc.ents})
-        elif isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
-            raise ValueError(f"labels: {labels!r} is not a list of entity labels")
-        for label in labels:
-            validate_label(label)
+            labels = sorted({ent.label_ for eg in get_examples() for ent in eg.reference.ents})
+        elif not isinstance(labels, (list, tuple)):
+            raise ValueError(f"labels: {labels!r} is not a list of entity labels, as `spacy init labels` writes it")
+        # Labels that were added before stay, as those of spaCy's `ner` do
+        labels = [validate_label(label) for label in (*self.labels, *labels)]
+        # Until all is well the component counts as not initialized
+        self.model.set_dim("nO", None, force=True)  # type: ignore[arg-type]
         head_tags = None
         if "load_checkpoint" in self.model.attrs:
             head_tags = self.model.attrs["load_checkpoint"](self.model)
-        self._set_tags(self._checkpoint_tags(head_tags) if head_tags else [OUTSIDE])
-        known = {*self.labels}
-        self._set_tags([*self.tag_set.tags, *make_tags([x for x in labels if x not in known], self.cfg["scheme"])[1:]])
-        if not self.labels:
+        if not labels and not head_tags:
             raise ValueError(
                 f"{self.name}: no labels: the training data has no entities, no labels are given in "
-                f"[initialize.components.{self.name}] and the checkpoint has no token-classification head"
+                f"[initialize.components.{self.name}] or by add_label, and the checkpoint has no "
+                "token-classification head"
             )
+        self._set_tags(self._checkpoint_tags(head_tags) if head_tags else [OUTSIDE])
+        self._add_labels(labels)
         self.model.set_dim("nO", len(self.tag_set), force=True)
         self.model.initialize()
 
     def _checkpoint_tags(self, tags: list[str]) -> list[str]:
+        scheme = self.cfg["scheme"]
         try:
-            TagSet(tags, self.cfg["scheme"])
+            labels = TagSet(tags, scheme).labels
         except ValueError as err:
             raise ValueError(f"name: the labels of the checkpoint's head do not go with scheme: {err}") from err
+        for label in labels:
+            if f"{FIRST_PREFIX[scheme]}-{label}" not in tags:
+                raise ValueError(
+                    f"name: the head of the checkpoint cannot begin an entity {label!r} in the scheme {scheme}; "
+                    f"its labels are {tags}: set scheme to what they follow"
+                )
         return tags
 
     def finish_update(self, sgd: Optimizer) -> None:
@@ -351,16 +368,17 @@ class BertNER(TrainablePipe):
 
     def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> "BertNER":
         """Load what `to_bytes` returned."""
+        cfg: dict[str, Any] = {}
         util.from_bytes(
             bytes_data,
             {
-                "cfg": lambda b: self._load_cfg(srsly.json_loads(b)),
+                "cfg": lambda b: cfg.update(self._checked_cfg(srsly.json_loads(b))),
                 "vocab": lambda b: self.vocab.from_bytes(b, exclude=exclude),
                 "model": self.model.from_bytes,
             },
             exclude,
         )
-        self._check_tags("bytes")
+        self._take_over(cfg, "bytes")
         return self
 
     def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
@@ -377,35 +395,42 @@ class BertNER(TrainablePipe):
 
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "BertNER":
         """Load from a folder that `to_disk` wrote; raises ValueError where its parts do not belong together."""
+        cfg: dict[str, Any] = {}
         util.from_disk(
             path,
             {
-                "cfg": lambda p: self._load_cfg(srsly.read_json(p)),
+                "cfg": lambda p: cfg.update(self._checked_cfg(srsly.read_json(p))),
                 "vocab": lambda p: self.vocab.from_disk(p, exclude=exclude),
                 "model": self._load_model,
             },
             exclude,
         )
-        self._check_tags(str(path))
+        self._take_over(cfg, str(path))
         return self
-
-    def _load_cfg(self, cfg: dict[str, Any]) -> None:
-        """Take over the tags; settings come from the config, where `spacy.load(config=…)` may have changed them."""
-        if not self.labels or set(TagSet(cfg["tags"], cfg["scheme"]).labels) == set(self.labels):
-            self.cfg["scheme"] = cfg["scheme"]
-            self._set_tags(cfg["tags"])
-            return
-        raise ValueError(
-            f"{self.name}: has the labels {list(self.labels)}, what is loaded has "
-            f"{list(TagSet(cfg['tags'], cfg['scheme']).labels)}; load into a new component"
-        )
 
     def _load_model(self, path: Path) -> None:
         self.model.from_disk(path)
 
-    def _check_tags(self, place: str) -> None:
-        if self.model.has_dim("nO") and self.model.get_dim("nO") != len(self.tag_set):
+    def _checked_cfg(self, cfg: dict[str, Any]) -> dict[str, Any]:
+        """Return the saved settings; raise ValueError where they contradict those that the component has."""
+        if cfg["scheme"] != self.cfg["scheme"]:
             raise ValueError(
-                f"{self.name}: {place}: the model has {self.model.get_dim('nO')} tags, its cfg {len(self.tag_set)}: "
-                "they do not belong together"
+                f"{self.name}: scheme: {self.cfg['scheme']!r} is set, what is loaded was trained with {cfg['scheme']!r}"
             )
+        labels = TagSet(cfg["tags"], cfg["scheme"]).labels
+        if self.model.has_dim("nO") and set(labels) != set(self.labels):
+            raise ValueError(
+                f"{self.name}: has the labels {list(self.labels)}, what is loaded has {list(labels)}; "
+                "load into a new component"
+            )
+        return cfg
+
+    def _take_over(self, cfg: dict[str, Any], place: str) -> None:
+        """Take over the saved tags; all other settings are the config's, where `spacy.load(config=…)` may change them."""
+        tags = cfg.get("tags", self.cfg["tags"])
+        n_tags = self.model.get_dim("nO") if self.model.has_dim("nO") else len(tags)
+        if n_tags != len(tags):
+            raise ValueError(
+                f"{self.name}: {place}: the model has {n_tags} tags, its cfg {len(tags)}: they do not belong together"
+            )
+        self._set_tags(tags)

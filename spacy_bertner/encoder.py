@@ -50,10 +50,9 @@ class TokenClassifier(nn.Module):
         super().__init__()
         self.encoder = encoder
         config: Any = encoder.config
-        self.head = nn.Linear(config.hidden_size, n_tags)
         # As transformers starts the head
-        nn.init.normal_(self.head.weight, std=getattr(config, "initializer_range", 0.02))
-        nn.init.zeros_(self.head.bias)
+        self.head_std = getattr(config, "initializer_range", 0.02)
+        self.head = self._new_head(config.hidden_size, n_tags)
         self.orthography = None
         if orthography:
             width = encoder.get_input_embeddings().embedding_dim
@@ -77,13 +76,17 @@ class TokenClassifier(nn.Module):
         rows = nn.functional.dropout(rows, dropout, self.training)
         return self.head(rows).float()  # (n_rows, n_tags)
 
+    def _new_head(self, width: int, n_tags: int) -> nn.Linear:
+        head = nn.Linear(width, n_tags)
+        nn.init.normal_(head.weight, std=self.head_std)
+        nn.init.zeros_(head.bias)
+        return head
+
     def resize(self, n_tags: int) -> None:
         """Add rows to the head, or cut its last ones; the others stay as they are."""
         old = self.head
-        self.head = nn.Linear(old.in_features, n_tags, device=old.weight.device)
+        self.head = self._new_head(old.in_features, n_tags).to(old.weight.device)
         with torch.no_grad():
-            nn.init.normal_(self.head.weight, std=0.02)
-            nn.init.zeros_(self.head.bias)
             n = min(n_tags, old.out_features)
             self.head.weight[:n] = old.weight[:n]
             self.head.bias[:n] = old.bias[:n]
@@ -93,14 +96,21 @@ class EncoderShim(Shim):
     """Makes a `TokenClassifier` a part of a Thinc model: it runs it, trains it, saves and loads it.
 
     The module stays in evaluation mode; only a forward pass in training leaves it, and comes back. Predicting therefore
-    changes no state, and threads may share one pipeline.
+    changes no state, and threads that predict may share one pipeline (while one of them trains, they may not).
 
+    transformer_config: settings to change in the configuration of the checkpoint, or of the saved model.
     mixed_precision: the type for matrix products under autocast; None for float32 throughout.
     optimizer_settings: keyword arguments of `TorchOptimizer`.
     """
 
-    def __init__(self, mixed_precision: torch.dtype | None, optimizer_settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        transformer_config: dict[str, Any],
+        mixed_precision: torch.dtype | None,
+        optimizer_settings: dict[str, Any],
+    ) -> None:
         super().__init__(None)
+        self.transformer_config = transformer_config
         self.mixed_precision = mixed_precision
         self.optimizer_settings = optimizer_settings
         self.tokenizer: Any = None
@@ -125,6 +135,16 @@ class EncoderShim(Shim):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.module.head.weight.device
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copying and pickling take along: neither the optimiser's state nor the cache of pieces."""
+        return {**self.__dict__, "_optimizer": None, "pieces": None}
+
+    def resize(self, n_tags: int) -> None:
+        """Give the head `n_tags` rows; the optimiser starts afresh, since it would go on training the old head."""
+        if n_tags != self.module.head.out_features:
+            self.module.resize(n_tags)
+            self._optimizer = None
 
     # Forward and backward
 
@@ -208,7 +228,9 @@ class EncoderShim(Shim):
         """Put the averages that the optimiser keeps into the module for the time of the context."""
         module = self._model
         named = dict(module.named_parameters()) if module is not None else {}
-        given = {name: params[self.id, name] for name in named if (self.id, name) in params}
+        averages = {name: params[self.id, name] for name in named if (self.id, name) in params}
+        # An average of another shape is from before the head was resized
+        given = {name: value for name, value in averages.items() if value.shape == named[name].shape}
         backup = {name: named[name].data for name in given}
         for name, value in given.items():
             named[name].data = value
@@ -220,16 +242,15 @@ class EncoderShim(Shim):
 
     # Loading and saving
 
-    def load_checkpoint(self, name: str, orthography: bool | None, overrides: dict[str, Any] | None = None) -> None:
+    def load_checkpoint(self, name: str, orthography: bool | None) -> None:
         """Load encoder, tokenizer and, where there is one, the token-classification head of a checkpoint.
 
         name: hub name or folder, as for `from_pretrained`.
         orthography: None for on where the tokenizer lower-cases.
-        overrides: settings to change in the checkpoint's configuration.
         Raises CheckpointError, which names the setting `name`.
         """
         tokenizer = load_tokenizer(name)
-        encoder, head, tags = load_encoder(name, overrides=overrides)
+        encoder, head, tags = load_encoder(name, overrides=self.transformer_config)
         if orthography is None:
             orthography = is_lower_casing(tokenizer)
         check_vocabulary(name, tokenizer, encoder)
@@ -250,6 +271,8 @@ class EncoderShim(Shim):
         """Save into a folder: the encoder and its tokenizer as transformers has them, and `head.safetensors`."""
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
+        if not self.is_loaded:  # a pipeline may be saved before it is initialized; the folder stays empty
+            return
         module = self.module
         with quiet_transformers():
             module.encoder.save_pretrained(path, safe_serialization=True)
@@ -260,12 +283,14 @@ class EncoderShim(Shim):
     def from_disk(self, path: str | Path) -> "EncoderShim":
         """Load a folder that `to_disk` wrote; raises CheckpointError where it is not whole."""
         path = Path(path)
+        if path.is_dir() and not any(path.iterdir()):
+            return self
         try:
             head = load_file(path / HEAD_FILE)
         except (OSError, SafetensorError) as err:
             raise CheckpointError(f"{path / HEAD_FILE}: cannot be read ({err})") from err
-        tokenizer = load_tokenizer(str(path))
-        encoder, _, _ = load_encoder(str(path), has_head=False)
+        tokenizer = load_tokenizer(str(path), is_saved=True)
+        encoder, _, _ = load_encoder(str(path), is_saved=True, overrides=self.transformer_config)
         if "head.weight" not in head:
             raise CheckpointError(f"{path / HEAD_FILE}: holds no head.weight, only {sorted(head)}")
         module = TokenClassifier(encoder, len(head["head.weight"]), "orthography.weight" in head)

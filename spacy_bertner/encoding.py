@@ -6,6 +6,7 @@ of `_check_is_max_context` in Devlin et al.'s `run_squad.py`. The windows of all
 batches of at most so many padded pieces.
 """
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -21,7 +22,7 @@ Ints1d = NDArray[np.int64]
 Ints2d = NDArray[np.int64]
 
 # What a name looks like, which uncased encoders do not see; numbered from 1, 0 is for special and padding pieces.
-ORTHOGRAPHY = ("", "lower", "title", "upper", "initial", "mixed", "digit", "punct", "other")
+ORTHOGRAPHY = ("", "lower", "title", "upper", "initial", "mixed", "digit", "punct", "other", "blank")
 N_ORTHOGRAPHY = len(ORTHOGRAPHY)
 
 
@@ -46,6 +47,7 @@ class Pieces:
     ids, orthography: (n_pieces,), the pieces and the orthographic class of the word of each.
     offsets: (n_tokens + 1,); the pieces of token i are those from offsets[i] to offsets[i + 1].
     sent_starts: (n_tokens,), True where the Doc knows that a sentence starts.
+    has_row: (n_tokens,), True for tokens that have pieces and anything to see: what an entity can start and end with.
     n_cut: words longer than a window, of which only the first pieces are kept.
     """
 
@@ -53,6 +55,7 @@ class Pieces:
     orthography: Ints1d
     offsets: Ints1d
     sent_starts: NDArray[np.bool_]
+    has_row: NDArray[np.bool_]
     n_cut: int
 
 
@@ -75,7 +78,9 @@ class Batch:
 def orthographic_class(vocab: Vocab, orth: int) -> int:
     """Return the number in `ORTHOGRAPHY` of what the lexeme looks like, by spaCy's lexical attributes."""
     lexeme = vocab[orth]
-    if lexeme.is_lower:
+    if all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in lexeme.text):
+        name = "blank"  # whitespace, control and format characters
+    elif lexeme.is_lower:
         name = "lower"
     elif lexeme.is_upper:
         name = "upper" if sum(map(str.isalpha, lexeme.text)) > 1 else "initial"
@@ -144,7 +149,9 @@ class PieceEncoder:
         # 1 where a sentence starts, 0 where it is not known, -1 inside (as uint64 in the array)
         sent_starts = doc.to_array(SENT_START) == 1
         n_cut = sum(cut for _, _, cut in words)
-        return Pieces(ids, np.repeat(classes, lengths), offsets, sent_starts, n_cut)
+        # Byte-level tokenizers have pieces for whitespace too: context, but nothing to tag
+        has_row = (lengths > 0) & (classes != ORTHOGRAPHY.index("blank"))
+        return Pieces(ids, np.repeat(classes, lengths), offsets, sent_starts, has_row, n_cut)
 
     def _word(self, vocab: Vocab, orth: int) -> tuple[tuple[int, ...], int, bool]:
         encoding = self._tokenizer.encode([vocab.strings[orth]], is_pretokenized=True, add_special_tokens=False)
@@ -227,10 +234,9 @@ class PieceEncoder:
             input_ids[i, end : end + len(self.suffix)] = self.suffix
             attention_mask[i, : end + len(self.suffix)] = 1
             orthography[i, n_prefix:end] = pieces.orthography[window.start : window.end]
-            offsets = pieces.offsets[window.owned_start : window.owned_end + 1]
-            has_pieces = np.flatnonzero(np.diff(offsets))
-            first.append(offsets[has_pieces] - window.start + n_prefix + i * shape[1])
-            rows.append(has_pieces + window.owned_start + token_offsets[doc])
+            tokens = np.flatnonzero(pieces.has_row[window.owned_start : window.owned_end]) + window.owned_start
+            first.append(pieces.offsets[tokens] - window.start + n_prefix + i * shape[1])
+            rows.append(tokens + token_offsets[doc])
         return Batch(input_ids, attention_mask, orthography, np.concatenate(first), np.concatenate(rows))
 
     def group(self, docs: Sequence[Doc], max_batch_pieces: int) -> list[list[int]]:

@@ -1,8 +1,10 @@
 """The architectures: Thinc models from Docs to one row of tag scores a token.
 
-A row of -inf stands for a token without word pieces (whitespace, control characters): the encoder has nothing to say of it.
+A row of -inf stands for a token that there is nothing to say of: one without word pieces, or of whitespace and control
+characters alone.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -46,8 +48,14 @@ class FolderModel(Model):
         return self._loaded()
 
     def _loaded(self) -> "FolderModel":
-        self.set_dim("nO", _shim(self).module.head.out_features, force=True)
+        if _shim(self).is_loaded:
+            self.set_dim("nO", _shim(self).module.head.out_features, force=True)
+            _pieces(self)  # checks the window against the encoder's positions
         return self
+
+    def copy(self) -> "FolderModel":
+        """Return a copy, weights and all."""
+        return copy.deepcopy(self)
 
 
 def BertTokenClassifier(
@@ -84,7 +92,7 @@ def BertTokenClassifier(
         )
     if mixed_precision not in (False, "bf16", "fp16"):
         raise ValueError(f'mixed_precision: {mixed_precision!r} is unknown; allowed are false, "bf16" and "fp16"')
-    if head_learn_rate <= 0:
+    if not head_learn_rate > 0:
         raise ValueError(f"head_learn_rate: {head_learn_rate} is not a factor above 0")
     import torch
 
@@ -102,7 +110,6 @@ def BertTokenClassifier(
             "stride": stride,
             "max_batch_pieces": max_batch_pieces,
             "orthography": orthography,
-            "transformer_config": transformer_config or {},
             "dropout_rate": 0.0,
             # Called by the component
             "load_checkpoint": load_checkpoint,
@@ -110,7 +117,7 @@ def BertTokenClassifier(
             "group_docs": group_docs,
             "add_labelled": add_labelled,
         },
-        shims=[EncoderShim(dtype, {"head_learn_rate": head_learn_rate})],
+        shims=[EncoderShim(transformer_config or {}, dtype, {"head_learn_rate": head_learn_rate})],
     )
 
 
@@ -153,7 +160,7 @@ def init(model: Model[list[Doc], list[Floats2d]], X: Any = None, Y: Any = None) 
         load_checkpoint(model)
     if not model.has_dim("nO"):
         raise ValueError("The number of tags is not known: set the model's dimension nO before it is initialized")
-    shim.module.resize(model.get_dim("nO"))
+    shim.resize(model.get_dim("nO"))
 
 
 def load_checkpoint(model: Model) -> list[str] | None:
@@ -162,8 +169,7 @@ def load_checkpoint(model: Model) -> list[str] | None:
     Raises ValueError where there is no such checkpoint, or where it does not go with the settings.
     """
     shim = _shim(model)
-    attrs = model.attrs
-    shim.load_checkpoint(attrs["name"], attrs["orthography"], attrs["transformer_config"])
+    shim.load_checkpoint(model.attrs["name"], model.attrs["orthography"])
     _pieces(model)  # checks the window against the encoder's positions
     return shim.checkpoint_tags
 
@@ -171,7 +177,7 @@ def load_checkpoint(model: Model) -> list[str] | None:
 def resize_output(model: Model, n_tags: int) -> None:
     """Give the head `n_tags` rows, keeping those it has."""
     if _shim(model).is_loaded:
-        _shim(model).module.resize(n_tags)
+        _shim(model).resize(n_tags)
     model.set_dim("nO", n_tags, force=True)
 
 

@@ -12,6 +12,9 @@ import torch
 from thinc.api import Optimizer
 from torch import Tensor, nn
 
+# float16 starts with a scale that is too large and halves it, which takes a few steps
+MAX_SKIPPED = 40
+
 
 class TorchOptimizer:
     """Steps the parameters of a module under the settings of a Thinc optimiser.
@@ -29,6 +32,7 @@ class TorchOptimizer:
         self._thinc: Optimizer | None = None
         self._n_averaged = 0
         self.n_skipped = 0  # steps not taken because the gradient was not finite
+        self._n_skipped_in_a_row = 0
 
     def scale(self, d_scores: Tensor) -> Tensor:
         """Scale the gradient of the scores for the backward pass; itself where there is no scaling."""
@@ -40,6 +44,9 @@ class TorchOptimizer:
         optimizer: the Thinc optimiser whose learn_rate, L2, grad_clip, b1, b2 and eps hold for this step.
         key: under (key, parameter name) the averages go into `optimizer.averages`, where it has them.
         divisor: the gradients are divided by it.
+
+        A step with a gradient that is not finite is skipped and counted in `n_skipped`; raises FloatingPointError after
+        `MAX_SKIPPED` of them in a row.
         """
         if self._torch is None or self._thinc is not optimizer:
             self._torch = self._make(optimizer)
@@ -54,13 +61,20 @@ class TorchOptimizer:
             clip = min(1.0, optimizer.grad_clip / (norm + 1e-6)) if optimizer.grad_clip else 1.0
             torch._foreach_mul_(grads, clip / divisor)
             self._scaler.step(self._torch)
+            self._n_skipped_in_a_row = 0
         else:
             self.n_skipped += 1
+            self._n_skipped_in_a_row += 1
         self._scaler.update()
         # The memory is kept: to get it anew for each step costs more than to fill it with zeros
         self._torch.zero_grad(set_to_none=False)
         if is_finite and optimizer.averages is not None:
             self._average(optimizer.averages, key)
+        if self._n_skipped_in_a_row >= MAX_SKIPPED:
+            raise FloatingPointError(
+                f"the gradient was not finite for {MAX_SKIPPED} steps in a row: training has diverged. Lower "
+                "[training.optimizer] learn_rate (5e-5 to 2e-4 is usual), or check the data and mixed_precision"
+            )
 
     def _make(self, optimizer: Optimizer) -> torch.optim.Optimizer:
         groups: dict[tuple[bool, bool], list[Tensor]] = {}
@@ -93,6 +107,7 @@ class TorchOptimizer:
         decay = min((1.0 + self._n_averaged) / (10.0 + self._n_averaged), 0.9999)
         names, values = zip(*((n, p.data) for n, p in self._module.named_parameters() if p.requires_grad), strict=True)
         for name, value in zip(names, values, strict=True):
-            if (key, name) not in averages:
+            # Of another shape: from before the head was resized
+            if (key, name) not in averages or averages[key, name].shape != value.shape:
                 averages[key, name] = torch.zeros_like(value)
         torch._foreach_lerp_([averages[key, name] for name in names], values, 1.0 - decay)

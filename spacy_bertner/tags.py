@@ -17,6 +17,8 @@ Floats2d = NDArray[np.float32]
 
 # The prefixes of each scheme, in the order in which the tags of a label are numbered
 PREFIXES = {"BIO": "BI", "BILUO": "BILU", "IOB1": "IB", "IO": "I"}
+# The prefix without which a label of the scheme cannot have an entity of one token
+FIRST_PREFIX = {"BIO": "B", "BILUO": "U", "IOB1": "I", "IO": "I"}
 OUTSIDE = "O"
 MISSING = -1
 
@@ -30,14 +32,14 @@ def validate_scheme(scheme: str) -> str:
 
 def validate_label(label: str) -> str:
     """Return `label`; raise ValueError where no tag can be made of it."""
-    if not isinstance(label, str) or not label.strip():
+    if not isinstance(label, str):
+        raise ValueError(f"labels: {label!r} is a {type(label).__name__}; a label is a string")
+    if not label.strip():
         raise ValueError(f"labels: {label!r} is empty; a label is a string that is not blank")
     if label in (OUTSIDE, "-"):
         raise ValueError(
             f"labels: {label!r} is reserved ('O' marks tokens outside, '-' missing annotation); rename the label"
         )
-    if any(char.isspace() for char in label):
-        raise ValueError(f"labels: {label!r} contains whitespace, which tags cannot; rename the label")
     return label
 
 
@@ -112,32 +114,42 @@ class TagSet:
         """The entity labels, each once, in the order of their first tag."""
         return tuple(dict.fromkeys(split_tag(tag)[1] for tag in self.tags if tag != OUTSIDE))
 
-    def encode(self, biluo: Sequence[str | None]) -> tuple[Ints1d, set[str]]:
-        """Turn BILUO tags, as spaCy's `Example.get_aligned_ner` gives them, into the numbers of this set's tags.
+    def encode(self, biluo: Sequence[str | None], is_kept: Bools1d | None = None) -> tuple[Ints1d, set[str]]:
+        """Turn the BILUO tags of one Doc, as spaCy's `Example.get_aligned_ner` gives them, into the numbers of this set.
 
         biluo: a tag a token; None where the annotation is missing.
-        Returns the numbers, (n_tokens,), `MISSING` where there is no annotation, and the labels that
-        this set does not know: their tokens are `MISSING` too, since they are known to be no `O`.
+        is_kept: (n_tokens,), False for tokens that are left out when tags are decoded; None for none. The others are
+            numbered as if those were not there, so that what is learnt is what decoding can give.
+        Returns the numbers, (n_tokens,), `MISSING` where there is no annotation or the token is left out, and the
+        labels that this set does not know: their tokens are `MISSING` too, since they are known to be no `O`.
         """
+        entities: list[tuple[int, str]] = []  # number of the entity and label of each token; no label outside
+        n_entities = 0
+        for tag in biluo:
+            prefix, label = split_tag(tag) if tag not in (None, "-") else ("", "")
+            n_entities += prefix in ("B", "U")
+            entities.append((n_entities if label else -1, label))
         ids = np.full(len(biluo), MISSING, dtype=np.int64)
         unknown = set()
-        open_label = ""  # label of an entity that ends at the token before
-        for i, tag in enumerate(biluo):
-            if tag is None or tag == "-":
-                open_label = ""
+        kept = range(len(biluo)) if is_kept is None else np.flatnonzero(is_kept).tolist()
+        outside = -1, ""
+        for before, i, after in zip([None, *kept[:-1]], kept, [*kept[1:], None], strict=True):
+            entity, label = entities[i]
+            if not label:
+                if biluo[i] == OUTSIDE:
+                    ids[i] = self.outside
                 continue
-            prefix, label = split_tag(tag)
-            if prefix == "O":
-                ids[i] = self.outside
-                open_label = ""
-                continue
+            left = outside if before is None else entities[before]
+            right = outside if after is None else entities[after]
+            is_first, is_last = left[0] != entity, right[0] != entity
             if self.scheme == "BIO":
-                prefix = "B" if prefix in "BU" else "I"
+                prefix = "B" if is_first else "I"
+            elif self.scheme == "BILUO":
+                prefix = ("U" if is_last else "B") if is_first else ("L" if is_last else "I")
             elif self.scheme == "IOB1":
-                prefix = "B" if prefix in "BU" and label == open_label else "I"
-            elif self.scheme == "IO":
+                prefix = "B" if is_first and left[1] == label else "I"
+            else:
                 prefix = "I"
-            open_label = label
             number = self._index.get(f"{prefix}-{label}")
             if number is None:
                 unknown.add(label)

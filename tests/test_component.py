@@ -1,8 +1,12 @@
 """The component as spaCy's own tests treat theirs: settings, labels, annotation, training, saving, bad input."""
 
+import copy
 import json
+import pickle
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ import spacy
 import torch
 from spacy.tokens import Doc, Span
 from spacy.training import Example
-from thinc.api import Adam, fix_random_seed
+from thinc.api import Adam, fix_random_seed, warmup_linear
 
 from spacy_bertner.component import BertNER
 
@@ -81,7 +85,7 @@ def test_learns_what_is_annotated_where_half_is_missing(tagger, nlp):
         else:  # of these the last third of the tokens
             tags = SENTENCES[i][1].split()
             cut = 2 * len(tags) // 3
-            while cut < len(tags) and tags[cut].startswith("I-"):
+            while cut < len(tags) and tags[cut - 1] != "O":  # so that the data says where the last entity ends
                 cut += 1
             reference = Doc(
                 nlp.vocab, words=[t.text for t in eg.reference], ents=tags[:cut] + [None] * (len(tags) - cut)
@@ -299,6 +303,77 @@ def test_add_label_keeps_the_rows_of_the_others(tagger, nlp):
     assert ner.labels == (*LABELS, "DATE")
 
 
+def test_training_goes_on_after_add_label(tagger, nlp):
+    ner = tagger("bert")
+    examples = make_examples(nlp)
+    optimizer = Adam(1e-2, use_averages=True)
+    nlp.update(examples, sgd=optimizer)
+    ner.add_label("NEW")
+    with nlp.use_params(optimizer.averages):  # averages of the old head are of no use
+        nlp("Maria Kolb")
+    before = ner.model.shims[0].module.head.weight.detach().clone()
+    nlp.update(examples, sgd=optimizer)
+    assert not torch.equal(ner.model.shims[0].module.head.weight, before)
+    with nlp.use_params(optimizer.averages):
+        nlp("Maria Kolb")
+
+
+def test_labels_added_before_initialize_stay(checkpoint, nlp):
+    ner = nlp.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert"))}})
+    ner.add_label("DATE")
+    nlp.initialize(lambda: make_examples(nlp))
+    assert set(ner.labels) == {"DATE", *LABELS}
+    nlp.initialize(lambda: make_examples(nlp)[:1])
+    assert set(ner.labels) == {"DATE", *LABELS}
+
+
+def test_a_failed_initialize_leaves_no_half_component(checkpoint, nlp, tmp_path):
+    folder = shutil.copytree(checkpoint("bert"), tmp_path / "encoder")
+    nlp.add_pipe("bert_ner", config={"model": {"name": str(folder)}})
+    nlp.initialize(lambda: make_examples(nlp))
+    shutil.rmtree(folder)
+    with pytest.raises(ValueError, match="name: no usable"):
+        nlp.initialize(lambda: make_examples(nlp))
+    with pytest.raises(ValueError, match="E109"):
+        nlp("Maria Kolb")
+
+
+@pytest.mark.parametrize("labels", ["PER", {"0": {}, "1": {"PER": 3}}, 5])
+def test_labels_of_another_shape(labels, checkpoint, nlp):
+    ner = nlp.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert"))}})
+    with pytest.raises(ValueError, match=r"labels: .* is not a list of entity labels"):
+        ner.initialize(lambda: make_examples(nlp), labels=labels)
+
+
+@pytest.mark.parametrize(("kind", "scheme"), [("bert", "BILUO"), ("roberta", "IOB1"), ("roberta", "BIO")])
+def test_entities_around_invisible_tokens_are_learnt(kind, scheme, tagger, nlp):
+    tagger(kind, config={"scheme": scheme})
+    first = ["Kolb", "\u200b", "left"], ["B-PER", "I-PER", "O"]
+    second = ["Kolb", "\u200b", "Sela"], ["B-PER", "O", "B-PER"]
+    examples = []
+    for words, tags in (first, second):
+        examples.append(Example(Doc(nlp.vocab, words=words), Doc(nlp.vocab, words=words, ents=tags)))
+    train(nlp, examples)
+    found = [entities(nlp(Doc(nlp.vocab, words=words))) for words, _ in (first, second)]
+    assert found == [[(0, 1, "PER")], [(0, 1, "PER"), (2, 3, "PER")]]
+
+
+def test_copies(tagger, nlp):
+    ner = tagger("bert")
+    nlp.update(make_examples(nlp), sgd=Adam(warmup_linear(1e-3, 2, 10)))
+    doc = nlp.make_doc("Maria Kolb lives in Dresden .")
+    for other in (copy.deepcopy(nlp), pickle.loads(pickle.dumps(nlp))):
+        np.testing.assert_array_equal(other.get_pipe("bert_ner").model.predict([doc]), ner.model.predict([doc]))
+
+
+def test_threads(tagger, nlp):
+    tagger("bert", window=64, stride=48)
+    texts = [" ".join(text for text, _ in SENTENCES[i % 7 :]) for i in range(40)]
+    expected = [entities(nlp(text)) for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        assert [entities(doc) for doc in pool.map(nlp, texts)] == expected
+
+
 def test_a_checkpoint_with_a_head_is_used_at_once(checkpoint, nlp):
     folder = checkpoint("bert", ["I-X-y", "O", "B-X-y"])
     ner = nlp.add_pipe("bert_ner", config={"model": {"name": str(folder)}})
@@ -388,6 +463,11 @@ def test_weights_that_are_not_whole(nlp, tmp_path):
         initialize_with(nlp, folder)
 
 
+def test_a_head_that_cannot_begin_an_entity(nlp, checkpoint):
+    with pytest.raises(ValueError, match=r"cannot begin an entity 'X' in the scheme BIO; its labels are .* set scheme"):
+        initialize_with(nlp, checkpoint("bert", ["O", "I-X"]))
+
+
 def test_a_head_whose_labels_follow_another_scheme(nlp, checkpoint):
     with pytest.raises(ValueError, match="name: the labels of the checkpoint's head do not go with scheme"):
         initialize_with(nlp, checkpoint("bert", ["O", "B-X", "L-X", "U-X", "I-X"]))
@@ -399,7 +479,7 @@ def test_no_labels_from_anywhere(nlp, checkpoint):
         initialize_with(nlp, checkpoint("bert"), [example])
 
 
-@pytest.mark.parametrize("label", ["O", "two words"])
+@pytest.mark.parametrize("label", ["O", "-"])
 def test_labels_that_the_scheme_reserves(label, nlp, checkpoint):
     doc = nlp.make_doc("Maria Kolb")
     example = Example.from_dict(doc, {"entities": [(0, 5, label)]})
@@ -411,8 +491,20 @@ def test_a_loaded_component_keeps_its_own_label_set(tagger, nlp, tmp_path, check
     tagger("bert").to_disk(tmp_path)
     other = spacy.blank("en").add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert"))}})
     other.add_label("DATE")
-    with pytest.raises(ValueError, match=r"has the labels \['DATE'\], what is loaded has \['LOC'"):
+    other.from_disk(tmp_path)  # a component that is not initialized takes over what is loaded
+    assert other.labels == tuple(LABELS)
+    other.add_label("DATE")
+    with pytest.raises(ValueError, match=r"has the labels \['LOC', .*'DATE'\], what is loaded has \['LOC'"):
         other.from_disk(tmp_path)
+
+
+def test_another_scheme_than_the_saved_one(tagger, nlp, tmp_path):
+    tagger("bert")
+    nlp.to_disk(tmp_path)
+    with pytest.raises(ValueError, match="scheme: 'BILUO' is set, what is loaded was trained with 'BIO'"):
+        spacy.load(tmp_path, config={"components": {"bert_ner": {"scheme": "BILUO"}}})
+    loaded = spacy.load(tmp_path, config={"components": {"bert_ner": {"overwrite": True}}})
+    assert loaded.get_pipe("bert_ner").cfg["overwrite"]
 
 
 def test_saved_parts_that_do_not_belong_together(tagger, nlp, tmp_path, checkpoint):

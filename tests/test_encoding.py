@@ -112,7 +112,7 @@ def test_windows_cover_and_own_every_token_once(window_encoder, drawn):
     lengths, window, stride, sentences = drawn
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     n = int(offsets[-1])
-    pieces = Pieces(np.ones(n, int), np.ones(n, int), offsets, sentences, 0)
+    pieces = Pieces(np.ones(n, int), np.ones(n, int), offsets, sentences, lengths > 0, 0)
     encoder = window_encoder(window, stride)
     windows = encoder.windows(pieces)
     if n == 0:
@@ -141,7 +141,7 @@ def window_encoder(checkpoint):
 
 def test_windows_by_hand(window_encoder):
     # 30 words of one piece, room for 10, a step of 6
-    pieces = Pieces(np.ones(30, int), np.ones(30, int), np.arange(31), np.zeros(30, bool), 0)
+    pieces = Pieces(np.ones(30, int), np.ones(30, int), np.arange(31), np.zeros(30, bool), np.ones(30, bool), 0)
     windows = window_encoder(12, 6).windows(pieces)
     assert [(w.start, w.end) for w in windows] == [(0, 10), (6, 16), (12, 22), (18, 28), (24, 30)]
     assert [(w.owned_start, w.owned_end) for w in windows] == [(0, 8), (8, 14), (14, 20), (20, 26), (26, 30)]
@@ -150,7 +150,7 @@ def test_windows_by_hand(window_encoder):
 def test_windows_are_cut_between_sentences(window_encoder):
     sentences = np.zeros(30, bool)
     sentences[[0, 8, 14, 25]] = True
-    pieces = Pieces(np.ones(30, int), np.ones(30, int), np.arange(31), sentences, 0)
+    pieces = Pieces(np.ones(30, int), np.ones(30, int), np.arange(31), sentences, np.ones(30, bool), 0)
     windows = window_encoder(14, 10).windows(pieces)
     assert [(w.start, w.end) for w in windows] == [(0, 8), (8, 20), (14, 25), (24, 30)]
 
@@ -198,7 +198,7 @@ def test_pack(lengths, budget):
     ("word", "name"),
     [("house", "lower"), ("House", "title"), ("USA", "upper"), ("A", "initial"), ("A.", "initial"), ("McKay", "mixed"),
      ("12", "digit"), ("1,200", "digit"), (",", "punct"), ("--", "punct"), ("x1", "lower"), ("日本", "other"),
-     ("$", "other")],
+     ("$", "other"), (" \n", "blank"), ("\u200b", "blank"), ("\x00", "blank")],
 )  # fmt: skip
 def test_orthographic_classes(word, name, nlp):
     assert ORTHOGRAPHY[orthographic_class(nlp.vocab, nlp.vocab.strings.add(word))] == name

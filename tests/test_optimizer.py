@@ -113,3 +113,13 @@ def test_averages_are_those_of_thinc():
         decay = (1 + t) / (10 + t)
         expected = decay * expected + (1 - decay) * module.head.weight.detach()
     torch.testing.assert_close(thinc_optimizer.averages[1, "head.weight"], expected)
+
+
+def test_a_run_of_gradients_that_are_not_finite_stops():
+    module = Tiny()
+    optimizer = TorchOptimizer(module, head_learn_rate=1.0, scaled=False)
+    with pytest.raises(FloatingPointError, match=r"training has diverged\. Lower .* learn_rate"):
+        for _ in range(100):
+            module(torch.full((1, 8), float("nan"))).sum().backward()
+            optimizer.step(Adam(1.0), key=1, divisor=1)
+    assert optimizer.n_skipped == 40

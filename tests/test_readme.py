@@ -77,7 +77,7 @@ def test_extras_exist():
 
 def test_settings_block_is_the_default():
     (block,) = blocks("ini")
-    documented = Config().from_str(block)["components"]["bert_ner"]
+    documented = Config().from_str(f"[components]\n{block}")["components"]["bert_ner"]
     nlp = spacy.blank("en")
     nlp.add_pipe("bert_ner")
     default = dict(nlp.config["components"]["bert_ner"])
@@ -92,6 +92,7 @@ def test_python_blocks(tmp_path, checkpoint):
     nlp = spacy.blank("en")
     nlp.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert"))}})
     nlp.initialize(lambda: make_examples(nlp))
+    (tmp_path / "training").mkdir()
     nlp.to_disk(tmp_path / "training" / "model-best")
     for block in blocks("python"):
         result = subprocess.run(
@@ -102,7 +103,10 @@ def test_python_blocks(tmp_path, checkpoint):
 
 def test_steps_one_by_one(project):
     for arguments in commands("spacy package"):
-        run(arguments, project)
+        if arguments == ["mkdir", "-p", "packages"]:
+            (project / "packages").mkdir()
+        else:
+            run(arguments, project)
     assert list(project.glob("packages/*/dist/*.whl"))
 
 

@@ -118,9 +118,9 @@ def test_tags_and_labels():
     assert TagSet(["I-PER", "B-PER", "O"], "BIO").outside == 2
 
 
-@pytest.mark.parametrize("label", ["", " ", "O", "-", "two words", "tab\tbed"])
+@pytest.mark.parametrize("label", ["", " ", "O", "-", None, 5])
 def test_labels_that_tags_cannot_hold(label):
-    with pytest.raises(ValueError, match=r"labels: .*(empty|reserved|whitespace)"):
+    with pytest.raises(ValueError, match=r"labels: .*(empty|reserved|is a string)"):
         validate_label(label)
 
 
@@ -133,3 +133,21 @@ def test_tags_that_are_none(tags):
 def test_unknown_scheme():
     with pytest.raises(ValueError, match="scheme: 'BIOX' is unknown; allowed are BIO, BILUO, IOB1, IO"):
         make_tags(["A"], "BIOX")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_gold_can_be_decoded_where_tokens_are_left_out(scheme):
+    tag_set = TagSet(make_tags(["A", "B"], scheme), scheme)
+    biluo = ["B-A", "L-A", "U-A", "O", "B-B", "I-B", "L-B"]
+    is_kept = np.array([True, False, True, False, False, True, True])
+    ids, _ = tag_set.encode(biluo, is_kept)
+    assert (ids == MISSING).tolist() == (~is_kept).tolist()
+    kept = [tag_set.tags[i] for i in ids[is_kept]]
+    assert is_legal(kept, scheme)
+    expected = {
+        "BIO": ["B-A", "B-A", "B-B", "I-B"],
+        "BILUO": ["U-A", "U-A", "B-B", "L-B"],
+        "IOB1": ["I-A", "B-A", "I-B", "I-B"],
+        "IO": ["I-A", "I-A", "I-B", "I-B"],
+    }
+    assert kept == expected[scheme]
