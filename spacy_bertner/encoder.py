@@ -160,13 +160,8 @@ class EncoderShim(Shim):
             dropout is off, the encoder's too.
         Returns the scores, (n_rows, n_tags), and a function that takes their gradient and adds to the parameters'.
         """
-        module = self.module
-        module.train(dropout > 0.0)
-        try:
-            with torch.enable_grad(), self._autocast():
-                scores = module(*self._to_tensors(batch), dropout)
-        finally:
-            module.eval()
+        with torch.enable_grad():
+            scores = self._forward_in_training(batch, dropout)
 
         def backprop(d_scores: Tensor) -> None:
             scores.backward(self._optimizer_or_new().scale(d_scores))
@@ -177,13 +172,8 @@ class EncoderShim(Shim):
         """As `begin_update`, but nothing is kept: the backward pass computes the batch again, with the same dropout."""
         cpu_state = torch.get_rng_state()
         cuda_state = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-        module = self.module
-        module.train(dropout > 0.0)
-        try:
-            with torch.no_grad(), self._autocast():
-                scores = module(*self._to_tensors(batch), dropout)
-        finally:
-            module.eval()
+        with torch.no_grad():
+            scores = self._forward_in_training(batch, dropout)
 
         def backprop(d_scores: Tensor) -> None:
             devices = [self.device] if cuda_state is not None else []
@@ -195,6 +185,15 @@ class EncoderShim(Shim):
             inner(d_scores)
 
         return scores, backprop
+
+    def _forward_in_training(self, batch: Batch, dropout: float) -> Tensor:
+        module = self.module
+        module.train(dropout > 0.0)
+        try:
+            with self._autocast():
+                return module(*self._to_tensors(batch), dropout)
+        finally:
+            module.eval()
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         if self.mixed_precision is None:
