@@ -179,7 +179,7 @@ class BertNER(TrainablePipe):
         is_free, is_start = np.ones(n, dtype=bool), np.zeros(n, dtype=bool)
         if not self.cfg["overwrite"]:
             iob = np.concatenate([doc.to_array(ENT_IOB) for doc in docs])
-            is_free = (iob == 0) | (iob == 2)  # missing or outside
+            is_free = _is_free(iob)
             is_start[1:] = is_free[1:] & ~is_free[:-1]
         return is_free, is_start
 
@@ -192,11 +192,8 @@ class BertNER(TrainablePipe):
             if not len(doc):
                 continue
             spans = [Span(doc, start, end, label=label) for start, end, label in entities]
-            if self.cfg["overwrite"]:
-                doc.set_ents(spans)
-                continue
             iob = doc.to_array(ENT_IOB)
-            if ((iob == 0) | (iob == 2)).all():
+            if self.cfg["overwrite"] or _is_free(iob).all():
                 doc.set_ents(spans)
                 continue
             inside = set(chain.from_iterable(range(start, end) for start, end, _ in entities))
@@ -434,3 +431,8 @@ class BertNER(TrainablePipe):
                 f"{self.name}: {place}: the model has {n_tags} tags, its cfg {len(tags)}: they do not belong together"
             )
         self._set_tags(tags)
+
+
+def _is_free(iob: np.ndarray) -> Bools1d:
+    """Which tokens are missing (0) or outside (2), not in an entity or blocked, by their ENT_IOB."""
+    return (iob == 0) | (iob == 2)

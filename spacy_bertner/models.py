@@ -13,6 +13,7 @@ import numpy as np
 from spacy.tokens import Doc
 from thinc.api import Model
 from thinc.types import Floats2d
+from thinc.util import torch2xp, xp2torch
 
 if TYPE_CHECKING:
     from .encoder import EncoderShim
@@ -133,7 +134,7 @@ def forward(
     Y = xp.full((sum(lengths), n_tags), -xp.inf, dtype="float32")  # (n_tokens, n_tags)
     if not is_train:
         for batch in batches:
-            Y[xp.asarray(batch.rows)] = _to_xp(shim.predict(batch))
+            Y[xp.asarray(batch.rows)] = torch2xp(shim.predict(batch))
         return _split(Y, lengths), lambda dY: []
 
     dropout = model.attrs["dropout_rate"]
@@ -141,13 +142,13 @@ def forward(
     callbacks = []
     for batch in batches:
         scores, callback = begin_update(batch, dropout)
-        Y[xp.asarray(batch.rows)] = _to_xp(scores)
+        Y[xp.asarray(batch.rows)] = torch2xp(scores)
         callbacks.append((batch, callback))
 
     def backprop(dY: list[Floats2d]) -> list[Doc]:
         d_scores = xp.concatenate(dY) if dY else Y
         for batch, callback in callbacks:
-            callback(_to_torch(d_scores[xp.asarray(batch.rows)], shim))
+            callback(xp2torch(d_scores[xp.asarray(batch.rows)], device=shim.device))
         return []
 
     return _split(Y, lengths), backprop
@@ -215,15 +216,3 @@ def _budget(model: Model) -> int:
 def _split(Y: Floats2d, lengths: Sequence[int]) -> list[Floats2d]:
     ends = np.cumsum(lengths)
     return [Y[end - length : end] for end, length in zip(ends, lengths, strict=True)]
-
-
-def _to_xp(tensor: Any) -> Floats2d:
-    from thinc.util import torch2xp
-
-    return torch2xp(tensor)  # type: ignore[return-value]
-
-
-def _to_torch(array: Floats2d, shim: "EncoderShim") -> Any:
-    from thinc.util import xp2torch
-
-    return xp2torch(array, device=shim.device)
