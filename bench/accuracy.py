@@ -94,7 +94,9 @@ def spacy_train(
     batcher = registry.resolve({"batcher": training["batcher"]})["batcher"]
     steps = sum(1 for _ in batcher(docs["train"]))  # an epoch
     config["system"]["seed"] = seed
-    training.update(max_epochs=epochs, max_steps=0, patience=0, eval_frequency=steps)
+    training.update(max_epochs=epochs, max_steps=0, patience=0)
+    # As many evaluations as epochs, the last one close to the end
+    training["eval_frequency"] = int(0.98 * steps)
     training["logger"] = {"@loggers": "spacy.ConsoleLogger.v1"}
     warmup = steps * epochs // 10
     training["optimizer"]["learn_rate"].update(
@@ -300,14 +302,13 @@ def chosen(name: str, system: str) -> float:
 def run(sets: Sequence[str], systems: Sequence[str], seeds: Sequence[int], jobs: int, encoder: str) -> None:
     for name in sets:
         with ThreadPoolExecutor(jobs) as pool:
-            list(
-                pool.map(
-                    lambda args: start_run(name, *args, 0, encoder), [(s, r) for s in systems for r in LEARN_RATES]
-                )
-            )
+            for system in systems:
+                for learn_rate in LEARN_RATES:
+                    pool.submit(start_run, name, system, learn_rate, 0, encoder)
         with ThreadPoolExecutor(jobs) as pool:
-            others = [(s, seed) for seed in seeds if seed for s in systems]
-            list(pool.map(lambda args: start_run(name, args[0], chosen(name, args[0]), args[1], encoder), others))
+            for seed in seeds:
+                for system in systems:
+                    pool.submit(start_run, name, system, chosen(name, system), seed, encoder)
 
 
 def table() -> None:
