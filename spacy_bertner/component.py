@@ -4,6 +4,7 @@ What it knows of its model is that it gives one row of tag scores a token, and -
 Torch and transformers are not imported here: every `spacy.blank()` imports all factories.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
@@ -34,9 +35,17 @@ stride = 192
 max_batch_pieces = null
 mixed_precision = false
 orthography = null
+document_context = true
 head_learn_rate = 1.0
+layer_decay = 1.0
+freeze_embeddings = false
+freeze_layers = 0
+gradient_checkpointing = false
 transformer_config = {}
 """
+
+# A loss so many times that of guessing means that training has diverged
+MAX_LOSS = 4.0
 
 # Entities of one Doc: (first token, last token + 1, label) each
 Entities = list[tuple[int, int, str]]
@@ -94,7 +103,9 @@ class BertNER(TrainablePipe):
         self.scorer = scorer
         self.cfg: dict[str, Any] = {"scheme": validate_scheme(scheme), "overwrite": overwrite, "tags": [OUTSIDE]}
         self._tag_set = TagSet([OUTSIDE], scheme)
+        # Warnings that were given
         self._unknown_labels: set[str] = set()
+        self._has_diverged = False
 
     # Labels
 
@@ -235,6 +246,7 @@ class BertNER(TrainablePipe):
         if n_labelled:
             self.model.attrs["add_labelled"](self.model, n_labelled)
             losses[self.name] += loss / n_labelled
+            self._check_loss(loss / n_labelled)
         if sgd is not None and sgd is not False:
             self.finish_update(sgd)
         return losses
@@ -283,6 +295,16 @@ class BertNER(TrainablePipe):
         dY[rows] = d_rows
         loss = float(-log_probs[places, truth].sum())
         return loss, [dY[end - len(s) : end] for end, s in zip(ends, scores, strict=True)], len(rows)
+
+    def _check_loss(self, loss: float) -> None:
+        guessing = math.log(max(len(self.tag_set), 2))
+        if not loss <= MAX_LOSS * guessing and not self._has_diverged:
+            self._has_diverged = True
+            warnings.warn(
+                f"{self.name}: the loss is {loss:.1f} a token, where guessing among the tags would make {guessing:.1f}: "
+                "training diverges. Lower [training.optimizer] learn_rate (5e-5 to 2e-4 is usual)",
+                stacklevel=3,
+            )
 
     def _warn_unknown(self, labels: set[str]) -> None:
         new = labels - self._unknown_labels

@@ -7,7 +7,9 @@ last hidden state of the first piece of each word. Checkpoints are read and writ
 import contextlib
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,25 @@ HEAD_FILE = "head.safetensors"
 # OpenMP hangs in a forked process whose parent has used its threads; `nlp.pipe(n_process=…)` forks
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """How the parts of the model are trained.
+
+    head_learn_rate: factor on the learning rate for what starts from nothing: head and orthography embedding.
+    layer_decay: factor on the learning rate from each layer of the encoder to the one below it, and from the lowest to
+        the embeddings (Howard and Ruder 2018; Clark et al. 2020).
+    freeze_embeddings: whether the embeddings stay as they are.
+    freeze_layers: so many of the encoder's layers, from the lowest, stay as they are.
+    gradient_checkpointing: whether to keep only what goes into each layer, and compute the rest again going back.
+    """
+
+    head_learn_rate: float = 1.0
+    layer_decay: float = 1.0
+    freeze_embeddings: bool = False
+    freeze_layers: int = 0
+    gradient_checkpointing: bool = False
 
 
 class TokenClassifier(nn.Module):
@@ -76,6 +97,45 @@ class TokenClassifier(nn.Module):
         rows = nn.functional.dropout(rows, dropout, self.training)
         return self.head(rows).float()  # (n_rows, n_tags)
 
+    def depths(self) -> dict[str, int]:
+        """Say of each parameter how deep it lies: 0 in the embeddings, i + 1 in the encoder's layer i, above that the head.
+
+        What the encoder has besides counts with the embeddings where it comes before the layers, else with the last one.
+        Raises ValueError where the encoder has no list of layers (ALBERT's share one).
+        """
+        n_layers = self.encoder.config.num_hidden_layers
+        lists = {f"encoder.{name}.": m for name, m in self.encoder.named_modules() if isinstance(m, nn.ModuleList)}
+        layers = next((name for name, modules in lists.items() if len(modules) == n_layers), None)
+        if layers is None:
+            raise ValueError(
+                f"layer_decay, freeze_embeddings, freeze_layers: {type(self.encoder).__name__} has no list of "
+                f"{n_layers} layers, which these settings need"
+            )
+        depths: dict[str, int] = {}
+        rest = 0
+        for name, _ in self.named_parameters():
+            if not name.startswith("encoder."):
+                depths[name] = n_layers + 1
+            elif name.startswith(layers):
+                depths[name] = int(name.removeprefix(layers).split(".")[0]) + 1
+                rest = n_layers
+            else:
+                depths[name] = rest
+        return depths
+
+    def freeze(self, *, embeddings: bool, n_layers: int) -> None:
+        """Let the embeddings and the lowest `n_layers` layers of the encoder stay as they are in training.
+
+        Raises ValueError where the encoder has fewer layers.
+        """
+        n_all: int = self.encoder.config.num_hidden_layers
+        if n_layers > n_all:
+            raise ValueError(f"freeze_layers: {n_layers} is more than the {n_all} layers that the encoder has")
+        if embeddings or n_layers:
+            depths = self.depths()
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(depths[name] > n_layers if depths[name] else not embeddings)
+
     def _new_head(self, width: int, n_tags: int) -> nn.Linear:
         head = nn.Linear(width, n_tags)
         nn.init.normal_(head.weight, std=self.head_std)
@@ -99,20 +159,21 @@ class EncoderShim(Shim):
     changes no state, and threads that predict may share one pipeline (while one of them trains, they may not).
 
     transformer_config: settings to change in the configuration of the checkpoint, or of the saved model.
-    mixed_precision: the type for matrix products under autocast; None for float32 throughout.
-    optimizer_settings: keyword arguments of `TorchOptimizer`.
+    mixed_precision: the type for matrix products under autocast; None for float32 throughout. On a device that lacks
+        it, float32 is used.
+    fine_tuning: how the parts of the model are trained.
     """
 
     def __init__(
         self,
         transformer_config: dict[str, Any],
         mixed_precision: torch.dtype | None,
-        optimizer_settings: dict[str, Any],
+        fine_tuning: FineTuning,
     ) -> None:
         super().__init__(None)
         self.transformer_config = transformer_config
         self.mixed_precision = mixed_precision
-        self.optimizer_settings = optimizer_settings
+        self.fine_tuning = fine_tuning
         self.tokenizer: Any = None
         self.pieces: PieceEncoder | None = None  # for the tokenizer, made by the model when it is needed
         # Tags of the checkpoint's own head, where it has one
@@ -188,6 +249,11 @@ class EncoderShim(Shim):
 
     def _forward_in_training(self, batch: Batch, dropout: float) -> Tensor:
         module = self.module
+        if self.mixed_precision is not None and not supports(self.device, self.mixed_precision):
+            warnings.warn(
+                f"mixed_precision: {self.device} has no arithmetic in {self.mixed_precision}; float32 is used instead",
+                stacklevel=2,
+            )
         module.train(dropout > 0.0)
         try:
             with self._autocast():
@@ -196,7 +262,7 @@ class EncoderShim(Shim):
             module.eval()
 
     def _autocast(self) -> contextlib.AbstractContextManager:
-        if self.mixed_precision is None:
+        if self.mixed_precision is None or not supports(self.device, self.mixed_precision):
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.mixed_precision)
 
@@ -213,8 +279,16 @@ class EncoderShim(Shim):
     def _optimizer_or_new(self) -> TorchOptimizer:
         if self._optimizer is None:
             scaled = self.mixed_precision is torch.float16 and self.device.type == "cuda"
-            self._optimizer = TorchOptimizer(self.module, scaled=scaled, **self.optimizer_settings)
+            self._optimizer = TorchOptimizer(self.module, rate_factors=self._rate_factors(), scaled=scaled)
         return self._optimizer
+
+    def _rate_factors(self) -> dict[str, float]:
+        """Give for each parameter the factor on its learning rate."""
+        new, decay = self.fine_tuning.head_learn_rate, self.fine_tuning.layer_decay
+        names = [name for name, _ in self.module.named_parameters()]
+        depths = self.module.depths() if decay < 1.0 else dict.fromkeys(names, 0)
+        last = max(depths[name] for name in names if name.startswith("encoder."))
+        return {name: decay ** (last - depths[name]) if name.startswith("encoder.") else new for name in names}
 
     def finish_update(self, optimizer: Optimizer) -> None:
         """Take one optimiser step with the gradient gathered so far; none where no token was labelled."""
@@ -260,6 +334,11 @@ class EncoderShim(Shim):
         self.checkpoint_tags = tags
 
     def _set(self, module: TokenClassifier, tokenizer: Any) -> None:
+        module.freeze(embeddings=self.fine_tuning.freeze_embeddings, n_layers=self.fine_tuning.freeze_layers)
+        if self.fine_tuning.layer_decay < 1.0:
+            module.depths()  # where that cannot be, better now than at the first step
+        if self.fine_tuning.gradient_checkpointing:
+            enable_gradient_checkpointing(module.encoder)
         self._model = module.to(get_torch_default_device()).eval()
         self.tokenizer = tokenizer
         self.pieces = None
@@ -325,12 +404,35 @@ class EncoderShim(Shim):
             self._optimizer = None
 
 
-def piece_encoder(shim: EncoderShim, *, name: str, window: int, stride: int) -> PieceEncoder:
+def supports(device: torch.device, dtype: torch.dtype) -> bool:
+    """Say whether the device computes in a type of 16 bits itself, and faster than in float32."""
+    if device.type == "cuda":
+        return dtype is torch.float16 or torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu" and dtype is torch.bfloat16 and torch.backends.mkldnn.is_available():
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return False
+
+
+def enable_gradient_checkpointing(encoder: Any) -> None:
+    """Have the encoder's layers computed again in the backward pass (Chen et al. 2016).
+
+    Raises ValueError where the architecture does not know how.
+    """
+    if not encoder.supports_gradient_checkpointing:
+        raise ValueError(f"gradient_checkpointing: {type(encoder).__name__} does not support it")
+    encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def piece_encoder(shim: EncoderShim, *, name: str, window: int, stride: int, document_context: bool) -> PieceEncoder:
     """Make the piece encoder for the shim's tokenizer, its settings checked against the encoder's positions."""
     limit = max_positions(shim.module.encoder)
     if limit is not None and window > limit:
         raise ValueError(f"window: {window} is more than the {limit} positions that the encoder {name!r} has")
     pad_id = shim.tokenizer.pad_token_id
     return PieceEncoder(
-        shim.tokenizer.backend_tokenizer, pad_id=0 if pad_id is None else pad_id, window=window, stride=stride
+        shim.tokenizer.backend_tokenizer,
+        pad_id=0 if pad_id is None else pad_id,
+        window=window,
+        stride=stride,
+        document_context=document_context,
     )

@@ -9,7 +9,7 @@ batches of at most so many padded pieces.
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,11 +104,20 @@ class PieceEncoder:
     pad_id: the piece to pad with.
     window: most pieces in a window, special pieces included.
     stride: pieces from the start of one window to the start of the next.
+    document_context: whether windows run over the ends of sentences; if not, each sentence has windows of its own,
+        where the Doc knows its sentences.
     max_cached: words kept in the cache; when it is full it starts afresh.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, *, pad_id: int, window: int, stride: int, max_cached: int = 200_000
+        self,
+        tokenizer: Tokenizer,
+        *,
+        pad_id: int,
+        window: int,
+        stride: int,
+        document_context: bool = True,
+        max_cached: int = 200_000,
     ) -> None:
         # A tokenizer.json may ask for truncation and padding (all-MiniLM-L6-v2's does)
         tokenizer.no_truncation()
@@ -118,6 +127,7 @@ class PieceEncoder:
         self.pad_id = pad_id
         self.window = window
         self.stride = stride
+        self.document_context = document_context
         self.capacity = window - len(self.prefix) - len(self.suffix)
         if self.capacity < 1:
             raise ValueError(
@@ -161,8 +171,30 @@ class PieceEncoder:
     def windows(self, pieces: Pieces) -> list[Window]:
         """Cover the pieces of a Doc with windows, cut between words, and where they are known between sentences.
 
-        Returns the windows in order; every token is owned by exactly one. A Doc without any pieces has none.
+        Returns the windows in order; every token is owned by exactly one, unless a Doc (without `document_context` a
+        sentence) has no pieces at all, and so no window.
         """
+        if self.document_context:
+            return self._cover(pieces)
+        n_tokens = len(pieces.offsets) - 1
+        windows = []
+        for first, last in pairwise(np.unique([0, *np.flatnonzero(pieces.sent_starts), n_tokens]).tolist()):
+            start, end = pieces.offsets[first], pieces.offsets[last]
+            sentence = Pieces(
+                pieces.ids[start:end],
+                pieces.orthography[start:end],
+                pieces.offsets[first : last + 1] - start,
+                pieces.sent_starts[first:last],
+                pieces.has_row[first:last],
+                n_cut=0,
+            )
+            windows += [
+                Window(w.start + start, w.end + start, w.owned_start + first, w.owned_end + first)
+                for w in self._cover(sentence)
+            ]
+        return windows
+
+    def _cover(self, pieces: Pieces) -> list[Window]:
         n_pieces, n_tokens = len(pieces.ids), len(pieces.offsets) - 1
         if n_pieces == 0:
             return []

@@ -66,7 +66,12 @@ def BertTokenClassifier(
     max_batch_pieces: int | None = None,
     mixed_precision: bool | str = False,
     orthography: bool | None = None,
+    document_context: bool = True,
     head_learn_rate: float = 1.0,
+    layer_decay: float = 1.0,
+    freeze_embeddings: bool = False,
+    freeze_layers: int = 0,
+    gradient_checkpointing: bool = False,
     transformer_config: dict[str, Any] | None = None,
 ) -> Model[list[Doc], list[Floats2d]]:
     """A transformers encoder with a linear head over the first piece of each word (Devlin et al. 2019, section 5.3).
@@ -75,9 +80,17 @@ def BertTokenClassifier(
     window: most pieces that the encoder sees at once, special pieces included.
     stride: pieces from the start of one window to the start of the next; the rest of the window is overlap.
     max_batch_pieces: most pieces in one pass through the encoder, padding included; None for the device's default.
-    mixed_precision: "bf16" or "fp16" for matrix products in that type under autocast; False for float32.
+    mixed_precision: "bf16" or "fp16" for matrix products in that type under autocast; False for float32. A device
+        that lacks the type computes in float32, with a warning in training.
     orthography: whether to add an embedding of what each word looks like; None for on where the tokenizer lower-cases.
+    document_context: whether the encoder sees the sentences around; if not, each sentence by itself, where the Doc
+        knows its sentences.
     head_learn_rate: factor on the learning rate for what is new: the head and the orthography embedding.
+    layer_decay: factor on the learning rate from each layer of the encoder to the one below, above 0 and at most 1.
+    freeze_embeddings: whether the encoder's embeddings are left as they are in training.
+    freeze_layers: so many of the encoder's layers, from the lowest, are left as they are in training.
+    gradient_checkpointing: whether training computes each layer again in the backward pass, for less memory; has no
+        effect at a dropout of 0.0, where the encoder stays in evaluation mode.
     transformer_config: settings to change in the checkpoint's configuration, dropout rates for instance.
 
     Returns a model from Docs to rows of tag scores, (n_tokens, n_tags) a Doc.
@@ -95,11 +108,16 @@ def BertTokenClassifier(
         raise ValueError(f'mixed_precision: {mixed_precision!r} is unknown; allowed are false, "bf16" and "fp16"')
     if not head_learn_rate > 0:
         raise ValueError(f"head_learn_rate: {head_learn_rate} is not a factor above 0")
+    if not 0 < layer_decay <= 1:
+        raise ValueError(f"layer_decay: {layer_decay} is not a factor above 0 and at most 1")
+    if freeze_layers < 0:
+        raise ValueError(f"freeze_layers: {freeze_layers} is not a number of layers, 0 or more")
     import torch
 
-    from .encoder import EncoderShim
+    from .encoder import EncoderShim, FineTuning
 
     dtype = {False: None, "bf16": torch.bfloat16, "fp16": torch.float16}[mixed_precision]
+    fine_tuning = FineTuning(head_learn_rate, layer_decay, freeze_embeddings, freeze_layers, gradient_checkpointing)
     return FolderModel(
         "bert_token_classifier",
         forward,
@@ -111,6 +129,7 @@ def BertTokenClassifier(
             "stride": stride,
             "max_batch_pieces": max_batch_pieces,
             "orthography": orthography,
+            "document_context": document_context,
             "dropout_rate": 0.0,
             # Called by the component
             "load_checkpoint": load_checkpoint,
@@ -118,7 +137,7 @@ def BertTokenClassifier(
             "group_docs": group_docs,
             "add_labelled": add_labelled,
         },
-        shims=[EncoderShim(transformer_config or {}, dtype, {"head_learn_rate": head_learn_rate})],
+        shims=[EncoderShim(transformer_config or {}, dtype, fine_tuning)],
     )
 
 
@@ -202,9 +221,8 @@ def _pieces(model: Model) -> "PieceEncoder":
 
     shim = _shim(model)
     if shim.pieces is None:
-        shim.pieces = piece_encoder(
-            shim, name=model.attrs["name"], window=model.attrs["window"], stride=model.attrs["stride"]
-        )
+        settings = {key: model.attrs[key] for key in ("name", "window", "stride", "document_context")}
+        shim.pieces = piece_encoder(shim, **settings)
     return shim.pieces
 
 

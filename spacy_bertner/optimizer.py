@@ -6,6 +6,7 @@ torch's fused one (Loshchilov and Hutter 2019), over the groups that Devlin et a
 """
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -14,25 +15,28 @@ from torch import Tensor, nn
 
 # float16 starts with a scale that is too large and halves it, which takes a few steps
 MAX_SKIPPED = 40
+# A warm-up starts with one step at a rate of zero; so many in a row are a mistake in the schedule
+MAX_STEPS_AT_ZERO = 10
 
 
 class TorchOptimizer:
     """Steps the parameters of a module under the settings of a Thinc optimiser.
 
-    module: the module whose parameters are trained.
-    head_learn_rate: factor on the learning rate for what starts from nothing (head and orthography embedding).
+    module: the module whose parameters are trained; those that ask for no gradient stay as they are.
+    rate_factors: the factor on the learning rate for each parameter, by its name.
     scaled: whether to scale the loss, as float16 needs.
     """
 
-    def __init__(self, module: nn.Module, *, head_learn_rate: float, scaled: bool) -> None:
+    def __init__(self, module: nn.Module, *, rate_factors: dict[str, float], scaled: bool) -> None:
         self._module = module
-        self._factor = {False: 1.0, True: head_learn_rate}
+        self._rate_factors = rate_factors
         self._scaler = torch.amp.GradScaler("cuda", enabled=scaled)
         self._torch: torch.optim.Optimizer | None = None
         self._thinc: Optimizer | None = None
         self._n_averaged = 0
         self.n_skipped = 0  # steps not taken because the gradient was not finite
         self._n_skipped_in_a_row = 0
+        self._n_at_zero = 0  # steps in a row with a learning rate of zero
 
     def scale(self, d_scores: Tensor) -> Tensor:
         """Scale the gradient of the scores for the backward pass; itself where there is no scaling."""
@@ -46,7 +50,7 @@ class TorchOptimizer:
         divisor: the gradients are divided by it.
 
         A step with a gradient that is not finite is skipped and counted in `n_skipped`; raises FloatingPointError after
-        `MAX_SKIPPED` of them in a row.
+        `MAX_SKIPPED` of them in a row. Warns once of `MAX_STEPS_AT_ZERO` steps in a row with a learning rate of zero.
         """
         if self._torch is None or self._thinc is not optimizer:
             self._torch = self._make(optimizer)
@@ -70,6 +74,14 @@ class TorchOptimizer:
         self._torch.zero_grad(set_to_none=False)
         if is_finite and optimizer.averages is not None:
             self._average(optimizer.averages, key)
+        self._n_at_zero = 0 if optimizer.learn_rate else self._n_at_zero + 1
+        if self._n_at_zero == MAX_STEPS_AT_ZERO:
+            warnings.warn(
+                f"the learning rate has been 0 for {MAX_STEPS_AT_ZERO} steps, which teach nothing: look at "
+                "[training.optimizer] learn_rate (a linear schedule is at 0 after total_steps; the length of a run is "
+                "set by max_steps, max_epochs and patience)",
+                stacklevel=2,
+            )
         if self._n_skipped_in_a_row >= MAX_SKIPPED:
             raise FloatingPointError(
                 f"the gradient was not finite for {MAX_SKIPPED} steps in a row: training has diverged. Lower "
@@ -77,13 +89,12 @@ class TorchOptimizer:
             )
 
     def _make(self, optimizer: Optimizer) -> torch.optim.Optimizer:
-        groups: dict[tuple[bool, bool], list[Tensor]] = {}
+        groups: dict[tuple[bool, float], list[Tensor]] = {}
         for name, parameter in self._module.named_parameters():
             if parameter.requires_grad:
                 # Biases and the weights of LayerNorm are the vectors among the parameters
-                group = parameter.ndim > 1, not name.startswith("encoder.")
-                groups.setdefault(group, []).append(parameter)
-        named = [{"params": p, "decays": decays, "is_new": is_new} for (decays, is_new), p in groups.items()]
+                groups.setdefault((parameter.ndim > 1, self._rate_factors[name]), []).append(parameter)
+        named = [{"params": p, "decays": decays, "factor": factor} for (decays, factor), p in groups.items()]
         if optimizer.use_radam:
             return torch.optim.RAdam(named, decoupled_weight_decay=optimizer.L2_is_weight_decay, foreach=True)
         if optimizer.b2 > 0:
@@ -94,7 +105,7 @@ class TorchOptimizer:
     def _set(self, torch_optimizer: torch.optim.Optimizer, optimizer: Optimizer) -> None:
         for group in torch_optimizer.param_groups:
             settings: dict[str, Any] = {
-                "lr": optimizer.learn_rate * self._factor[group["is_new"]],
+                "lr": optimizer.learn_rate * group["factor"],
                 "weight_decay": optimizer.L2 if group["decays"] else 0.0,
                 "betas": (optimizer.b1, optimizer.b2),
                 "eps": optimizer.eps,

@@ -1,13 +1,16 @@
 """One step against torch's own AdamW with parameter groups and `clip_grad_norm_` on the same gradients."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 from thinc.api import SGD, Adam, RAdam
 from torch import nn
 
-from spacy_bertner.optimizer import TorchOptimizer
+from spacy_bertner.optimizer import MAX_STEPS_AT_ZERO, TorchOptimizer
+
+from .conftest import make_examples, write_checkpoint
 
 
 class Tiny(nn.Module):
@@ -18,6 +21,11 @@ class Tiny(nn.Module):
 
     def forward(self, X):
         return self.head(self.encoder["LayerNorm"](self.encoder["dense"](X)))
+
+
+def make_optimizer(module, head_factor=1.0):
+    factors = {name: 1.0 if name.startswith("encoder") else head_factor for name, _ in module.named_parameters()}
+    return TorchOptimizer(module, rate_factors=factors, scaled=False)
 
 
 def groups(module, L2, head_factor, learn_rate):
@@ -35,7 +43,7 @@ def run(thinc_optimizer, make_reference, *, head_factor=1.0, divisor=7, steps=4,
     torch.manual_seed(0)
     ours = Tiny()
     reference = copy.deepcopy(ours)
-    optimizer = TorchOptimizer(ours, head_learn_rate=head_factor, scaled=False)
+    optimizer = make_optimizer(ours, head_factor)
     reference_optimizer = make_reference(reference)
     for _ in range(steps):
         X, dY = torch.randn(5, 8), torch.randn(5, 3) * 30
@@ -79,7 +87,7 @@ def test_other_optimizers(thinc_optimizer, kind, settings):
 
 def test_the_schedule_is_followed():
     module = Tiny()
-    optimizer = TorchOptimizer(module, head_learn_rate=1.0, scaled=False)
+    optimizer = make_optimizer(module)
     thinc_optimizer = Adam(iter([0.0, 0.5, 0.0]), use_averages=False)
     moved = []
     for _ in range(3):
@@ -94,7 +102,7 @@ def test_the_schedule_is_followed():
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted():
     module = Tiny()
     before = copy.deepcopy(module.state_dict())
-    optimizer = TorchOptimizer(module, head_learn_rate=1.0, scaled=False)
+    optimizer = make_optimizer(module)
     module(torch.full((1, 8), float("nan"))).sum().backward()
     optimizer.step(Adam(1.0), key=1, divisor=1)
     torch.testing.assert_close(module.state_dict(), before)
@@ -104,7 +112,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted():
 
 def test_averages_are_those_of_thinc():
     module = Tiny()
-    optimizer = TorchOptimizer(module, head_learn_rate=1.0, scaled=False)
+    optimizer = make_optimizer(module)
     thinc_optimizer = Adam(0.01, use_averages=True)
     expected = torch.zeros_like(module.head.weight)
     for t in range(1, 5):
@@ -117,9 +125,95 @@ def test_averages_are_those_of_thinc():
 
 def test_a_run_of_gradients_that_are_not_finite_stops():
     module = Tiny()
-    optimizer = TorchOptimizer(module, head_learn_rate=1.0, scaled=False)
+    optimizer = make_optimizer(module)
     with pytest.raises(FloatingPointError, match=r"training has diverged\. Lower .* learn_rate"):
         for _ in range(100):
             module(torch.full((1, 8), float("nan"))).sum().backward()
             optimizer.step(Adam(1.0), key=1, divisor=1)
     assert optimizer.n_skipped == 40
+
+
+def test_a_schedule_that_stays_at_zero_is_warned_of_once():
+    module = Tiny()
+    optimizer = make_optimizer(module)
+
+    def step(learn_rate):
+        module(torch.randn(5, 8)).sum().backward()
+        optimizer.step(Adam(learn_rate, use_averages=False), key=1, divisor=1)
+
+    with warnings.catch_warnings(action="error"):
+        for learn_rate in (0.0, 0.1, *[0.0] * (MAX_STEPS_AT_ZERO - 1)):  # a warm-up starts at zero
+            step(learn_rate)
+    with pytest.warns(UserWarning, match=r"has been 0 for 10 steps.*\[training.optimizer\] learn_rate.*total_steps"):
+        step(0.0)
+    with warnings.catch_warnings(action="error"):
+        step(0.0)
+
+
+@pytest.mark.parametrize("kind", ["bert-uncased", "roberta", "distilbert", "electra", "deberta-v2"])
+def test_layer_decay_and_freezing_equal_adamw_with_parameter_groups(kind, tagger, nlp):
+    ner = tagger(kind, layer_decay=0.5, head_learn_rate=10.0, freeze_embeddings=True, freeze_layers=0)
+    module = ner.model.shims[0].module
+    reference = copy.deepcopy(module)
+    layer_lists = {"distilbert": "encoder.transformer.layer."}
+    layers = layer_lists.get(kind, "encoder.encoder.layer.")
+
+    def rate(name):
+        if name.startswith(("head", "orthography")):
+            return 1e-3 * 10.0
+        if name.startswith(("encoder.embeddings.", "encoder.embeddings_project.")):
+            return 0.0
+        return 1e-3 * (0.5 if name.startswith(f"{layers}0.") else 1.0)
+
+    named = dict(reference.named_parameters())
+    n_layers = {name.removeprefix(layers).split(".")[0] for name in named if name.startswith(layers)}
+    assert n_layers == {"0", "1"}
+    groups = [
+        {"params": [p], "lr": rate(name), "weight_decay": 0.0 if p.ndim == 1 else 0.01} for name, p in named.items()
+    ]
+    reference_optimizer = torch.optim.AdamW(groups, eps=1e-8)
+    optimizer = Adam(1e-3, L2=0.01, grad_clip=0.5, use_averages=False)
+    for _ in range(3):
+        n = sum(len(eg.predicted) for eg in make_examples(nlp))
+        ner.update(make_examples(nlp))
+        for name, parameter in module.named_parameters():
+            named[name].grad = None if parameter.grad is None else parameter.grad / n
+        torch.nn.utils.clip_grad_norm_(reference.parameters(), 0.5)
+        reference_optimizer.step()
+        ner.finish_update(optimizer)
+        for name, parameter in module.named_parameters():
+            torch.testing.assert_close(parameter, named[name], atol=1e-6, rtol=1e-5, msg=lambda m, name=name: name + m)
+
+
+def test_frozen_layers_stay_and_the_rest_moves(tagger, nlp):
+    ner = tagger("bert-uncased", freeze_embeddings=False, freeze_layers=1)
+    module = ner.model.shims[0].module
+    before = copy.deepcopy(module.state_dict())
+    nlp.update(make_examples(nlp), drop=0.1, sgd=Adam(0.01))
+    same = {name for name, value in module.state_dict().items() if torch.equal(value, before[name])}
+    frozen = {name for name in before if name.startswith("encoder.encoder.layer.0.")}
+    assert frozen
+    assert {name for name in same if "pooler" not in name} == frozen
+
+
+def test_layers_that_are_not_there(checkpoint, nlp):
+    nlp.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert")), "freeze_layers": 3}})
+    with pytest.raises(ValueError, match="freeze_layers: 3 is more than the 2 layers that the encoder has"):
+        nlp.initialize(lambda: make_examples(nlp))
+
+
+def test_layers_that_are_shared(tmp_path, nlp):
+    config = {"hidden_size": 32, "embedding_size": 16, "num_hidden_groups": 1}
+    folder = write_checkpoint(tmp_path, "albert", **config)
+    nlp.add_pipe("bert_ner", config={"model": {"name": str(folder), "layer_decay": 0.9}})
+    with pytest.raises(ValueError, match="layer_decay, .*: AlbertModel has no list of 2 layers"):
+        nlp.initialize(lambda: make_examples(nlp))
+
+
+def test_a_loss_that_explodes_is_warned_of_once(tagger, nlp):
+    tagger("bert")
+    with pytest.warns(UserWarning, match=r"the loss is .* training diverges. Lower \[training.optimizer\] learn_rate"):
+        for _ in range(5):
+            nlp.update(make_examples(nlp), sgd=Adam(3.0, grad_clip=0.0))
+    with warnings.catch_warnings(action="error"):
+        nlp.update(make_examples(nlp), sgd=Adam(3.0, grad_clip=0.0))
