@@ -206,7 +206,7 @@ def test_layers_that_are_shared(tmp_path, nlp):
     config = {"hidden_size": 32, "embedding_size": 16, "num_hidden_groups": 1}
     folder = write_checkpoint(tmp_path, "albert", **config)
     nlp.add_pipe("bert_ner", config={"model": {"name": str(folder), "layer_decay": 0.9}})
-    with pytest.raises(ValueError, match="layer_decay, .*: AlbertModel has no list of 2 layers"):
+    with pytest.raises(ValueError, match=r"layer_decay, .*: AlbertModel has no list of 2 layers"):
         nlp.initialize(lambda: make_examples(nlp))
 
 
