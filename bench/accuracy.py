@@ -213,6 +213,7 @@ def hf_train(
             {"params": [p for n, p in named if n.endswith(no_decay)], "weight_decay": 0.0},
         ],
         lr=learn_rate,
+        fused=True,
     )
     n_steps = epochs * sum(1 for _ in batches(docs["train"], tokenizer, size))
     schedule = get_linear_schedule_with_warmup(optimizer, n_steps // 10, n_steps)

@@ -1,15 +1,18 @@
 """Training speed beside spaCy's own `transformer` + `ner`: the same encoder, the same words, interleaved in one run.
 
     python bench/training_speed.py [--encoder assets/encoder] [--data assets/demo/train.conll] [--rounds 5]
+    python bench/training_speed.py --gpu --mixed-precision bf16 --size base
 
-Each round trains every system on the same batches of about `--batch-words` words, one optimiser step a batch, first on whole
-documents and then on sentences. `transformer` + `ner` is set up as spaCy's quick start for a GPU sets it up. Prints words a
-second (median over the rounds) and the ratio.
+With `--size base` the encoder has the size of bert-base and random weights. Each round trains every system on the same
+batches of about `--batch-words` words, one optimiser step a batch, first on whole documents and then on sentences.
+`transformer` + `ner` is set up as spaCy's quick start for a GPU sets it up. Prints words a second (median over the rounds),
+the ratio, and on a GPU the memory that a step takes.
 """
 
 import argparse
 import os
 import statistics
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -34,6 +37,7 @@ factory = "transformer"
 [components.transformer.model]
 @architectures = "spacy-transformers.TransformerModel.v3"
 name = "bert-base-cased"
+mixed_precision = false
 tokenizer_config = {"use_fast": true}
 [components.transformer.model.get_spans]
 @span_getters = "spacy-transformers.strided_spans.v1"
@@ -57,16 +61,33 @@ grad_factor = 1.0
 """
 
 
-def bert_ner(encoder: str, **transformer_config: float) -> spacy.Language:
+def bert_ner(encoder: str, mixed_precision: str | None, **transformer_config: float) -> spacy.Language:
     nlp = spacy.blank("en")
-    nlp.add_pipe("bert_ner", config={"model": {"name": encoder, "transformer_config": transformer_config}})
+    model = {
+        "name": encoder,
+        "mixed_precision": mixed_precision or False,
+        "transformer_config": transformer_config,
+    }
+    nlp.add_pipe("bert_ner", config={"model": model})
     return nlp
 
 
-def transformer_ner(encoder: str) -> spacy.Language:
+def transformer_ner(encoder: str, mixed_precision: str | None) -> spacy.Language:
     config = spacy.util.Config().from_str(TRANSFORMER_NER)
     config["components"]["transformer"]["model"]["name"] = encoder
+    # Thinc has float16 alone
+    config["components"]["transformer"]["model"]["mixed_precision"] = mixed_precision is not None
     return spacy.util.load_model_from_config(config, auto_fill=True)
+
+
+def write_base_encoder(tokenizer: str, folder: str) -> str:
+    """Write a checkpoint of the size of bert-base with random weights and a tokenizer from elsewhere."""
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+    torch.manual_seed(0)
+    BertModel(BertConfig()).save_pretrained(folder)
+    return folder
 
 
 def batches(docs: list[Doc], size: int) -> list[list[Doc]]:
@@ -76,10 +97,17 @@ def batches(docs: list[Doc], size: int) -> list[list[Doc]]:
 def train_once(nlp: spacy.Language, optimizer: Adam, batches_of_docs: list[list[Doc]]) -> float:
     """Take one step a batch; return the seconds."""
     examples = [[Example(Doc(nlp.vocab, words=[t.text for t in doc]), doc) for doc in docs] for docs in batches_of_docs]
+    synchronize()
     start = time.perf_counter()
     for batch in examples:
         nlp.update(batch, drop=0.1, sgd=optimizer)
+    synchronize()
     return time.perf_counter() - start
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def main() -> None:
@@ -89,12 +117,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--words", type=int, default=4000, help="words trained on in a round")
     parser.add_argument("--batch-words", type=int, default=1000)
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--mixed-precision", choices=["bf16", "fp16"])
+    parser.add_argument("--size", choices=["base"], help="an encoder of this size, with random weights")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
+    if args.gpu:
+        spacy.require_gpu()
+    with tempfile.TemporaryDirectory() as folder:
+        compare(write_base_encoder(args.encoder, folder) if args.size else args.encoder, args)
+
+
+def compare(encoder: str, args: argparse.Namespace) -> None:
     systems = {
-        "bert_ner": bert_ner(args.encoder),
-        "bert_ner, as in demo.cfg": bert_ner(args.encoder, attention_probs_dropout_prob=0.0),
-        "transformer + ner": transformer_ner(args.encoder),
+        "bert_ner": bert_ner(encoder, args.mixed_precision),
+        "bert_ner, as in demo.cfg": bert_ner(encoder, args.mixed_precision, attention_probs_dropout_prob=0.0),
+        "transformer + ner": transformer_ner(encoder, args.mixed_precision),
     }
     optimizers = {}
     docs, n_words = [], 0
@@ -109,19 +147,28 @@ def main() -> None:
         nlp.initialize(lambda nlp=nlp: [Example(Doc(nlp.vocab, words=[t.text for t in d]), d) for d in docs])
         optimizers[name] = Adam(1e-4, L2=0.01, use_averages=False)
     print(
-        f"{n_words} words a round, {args.rounds} rounds, {torch.get_num_threads()} threads, torch {torch.__version__}"
+        f"{n_words} words a round, {args.rounds} rounds, torch {torch.__version__}, "
+        + (torch.cuda.get_device_name() if args.gpu else f"{torch.get_num_threads()} threads")
+        + f", {args.mixed_precision or 'float32'}"
     )
     for kind, units in (("documents", docs), ("sentences", sentences)):
         cut = batches(units, args.batch_words)
         seconds: dict[str, list[float]] = {name: [] for name in systems}
+        peak = dict.fromkeys(systems, 0)
         for round_ in range(args.rounds + 1):
             for name, nlp in systems.items():
+                if args.gpu:
+                    torch.cuda.reset_peak_memory_stats()
+                held = torch.cuda.memory_allocated() if args.gpu else 0
                 taken = train_once(nlp, optimizers[name], cut)
                 if round_:  # the first round warms up
                     seconds[name].append(taken)
+                    peak[name] = torch.cuda.max_memory_allocated() - held if args.gpu else 0
         rates = {name: n_words / statistics.median(taken) for name, taken in seconds.items()}
         for name, rate in rates.items():
-            print(f"{kind:10} {name:25} {rate:6.0f} words/s   {rate / rates['transformer + ner']:5.2f}")
+            line = f"{kind:10} {name:25} {rate:6.0f} words/s   {rate / rates['transformer + ner']:5.2f}"
+            # Above what all systems together hold between their steps
+            print(line + (f"   {peak[name] / 2**20:6.0f} MiB in a step" if args.gpu else ""))
 
 
 if __name__ == "__main__":

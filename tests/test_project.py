@@ -140,3 +140,26 @@ def test_a_wrong_setting_stops_before_training(corpus, checkpoint):
     result = spacy_cli("train", ROOT / "configs" / "demo.cfg", *paths, "--components.bert_ner.model.stride", "300")
     assert result.returncode != 0
     assert "stride: 300 is not between 1 and window - 1 (255)" in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("learn_rate", [1e3, 1e38])
+def test_a_run_that_diverges_leaves_the_best_model_as_it_was(learn_rate, corpus, tmp_path, checkpoint):
+    config = spacy.util.load_config(ROOT / "configs" / "demo.cfg")
+    config["training"].update({"max_epochs": 0, "max_steps": 100, "eval_frequency": 10, "dropout": 0.0})
+    # All is well for 40 steps
+    config["training"]["optimizer"]["learn_rate"] = {
+        "@schedules": "constant_then.v1", "rate": 5e-3, "steps": 40,
+        "schedule": {"@schedules": "constant.v1", "rate": learn_rate},
+    }  # fmt: skip
+    config.to_disk(tmp_path / "config.cfg")
+    paths = ["--paths.train", corpus, "--paths.dev", corpus, "--paths.encoder", checkpoint("bert")]
+    result = spacy_cli("train", tmp_path / "config.cfg", "-o", tmp_path / "out", *paths)
+    output = result.stdout + result.stderr
+    if learn_rate == 1e38:  # the weights overflow, and every score is NaN
+        assert result.returncode != 0
+        assert "the model's scores are NaN. Training has diverged: lower the learning rate" in output
+    else:
+        assert "training diverges. Lower [training.optimizer] learn_rate" in output
+    nlp = spacy.load(tmp_path / "out" / "model-best")
+    assert nlp.meta["performance"]["ents_f"] > 0.6
+    assert nlp.evaluate(make_examples(nlp))["ents_f"] == pytest.approx(nlp.meta["performance"]["ents_f"])
