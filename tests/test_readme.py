@@ -1,5 +1,6 @@
 """Runs every command and code block of the README, with tiny encoders in the place of large ones."""
 
+import inspect
 import re
 import shlex
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import spacy
+from spacy.tokens import DocBin
 from thinc.api import Config
 
 from .conftest import ROOT, SHARED_DATA, make_examples
@@ -60,7 +62,7 @@ def test_every_block_is_known():
     assert len(re.findall(r"^```", README, re.MULTILINE)) / 2 == len(blocks("bash")) + len(blocks("python")) + len(
         blocks("ini")
     )
-    assert len(blocks("bash")) == 5 and len(blocks("python")) == 2 and len(blocks("ini")) == 1
+    assert len(blocks("bash")) == 5 and len(blocks("python")) == 2 and len(blocks("ini")) == 4
 
 
 def test_make_targets_exist():
@@ -71,12 +73,13 @@ def test_make_targets_exist():
 
 def test_extras_exist():
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf8")
-    assert [line[-1] for line in commands("pip install")] == ["spacy-bertner", "spacy-bertner[shared]"]
-    assert 'name = "spacy-bertner"' in pyproject and "\nshared = [" in pyproject
+    extras = ["shared", "plot", "tensorboard"]
+    assert [line[-1] for line in commands("pip install")] == ["spacy-bertner", *(f"spacy-bertner[{e}]" for e in extras)]
+    assert 'name = "spacy-bertner"' in pyproject and all(f"\n{extra} = [" in pyproject for extra in extras)
 
 
 def test_settings_block_is_the_default():
-    (block,) = blocks("ini")
+    (block,) = [block for block in blocks("ini") if "factory" in block]
     documented = Config().from_str(f"[components]\n{block}")["components"]["bert_ner"]
     nlp = spacy.blank("en")
     nlp.add_pipe("bert_ner")
@@ -108,6 +111,39 @@ def test_steps_one_by_one(project):
         else:
             run(arguments, project)
     assert list(project.glob("packages/*/dist/*.whl"))
+    assert {"learning_curve.csv", "learning_curve.png"} <= {path.name for path in (project / "training").iterdir()}
+
+
+def logger_block(containing: str) -> dict:
+    """The settings of the block with a logger, by their places in the chain."""
+    (block,) = [block for block in blocks("ini") if containing in block]
+    config = Config().from_str("[training]\n[training.logger]\n" + block.replace("[training.logger]\n", ""))
+    return config["training"]["logger"]
+
+
+def test_logger_blocks(project):
+    config = spacy.util.load_config(project / "configs" / "demo.cfg")
+    config["training"]["logger"] = logger_block("TensorBoardLogger")
+    config["corpora"]["train"]["path"] = config["corpora"]["dev"]["path"] = "corpus.spacy"
+    config.to_disk(project / "own.cfg")
+    docs = [eg.reference for eg in make_examples(spacy.blank("en"))]
+    DocBin(docs=docs).to_disk(project / "corpus.spacy")
+    out = run(["spacy", "train", "own.cfg", "--output", "own"], project)
+    assert "LOSS BERT_NER" in out and "own/learning_curve.png" in out
+    assert (project / "own" / "learning_curve.png").exists()
+    assert [path.name.split(".")[0] for path in (project / "runs" / "first").iterdir()] == ["events"]
+
+
+@pytest.mark.parametrize("name", ["Wandb", "MLflow"])
+def test_blocks_of_other_loggers(name):
+    """They need an account or a server; spacy-loggers knows them, and their settings, without."""
+    (settings,) = logger_block(name).values()
+    logger = spacy.registry.get("loggers", settings.pop("@loggers"))
+    inspect.signature(logger).bind(**settings)
+    config = spacy.util.load_config(ROOT / "configs" / "demo.cfg").interpolate()
+    for path in settings.get("remove_config_values", []):
+        section, value = path.split(".")
+        del config[section][value]
 
 
 def test_project_with_files_of_ones_own(project):
