@@ -283,7 +283,9 @@ def start_run(name: str, system: str, learn_rate: float, seed: int, encoder: str
         return
     WORK.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, __file__, "one", name, system, str(learn_rate), str(seed), "--encoder", encoder]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # glibc gives large blocks back to the system, and each step of training would fetch them again, page by page
+    keep_memory = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+    environment = {**os.environ, **keep_memory, "OMP_NUM_THREADS": "1"}
     with path.with_suffix(".log").open("w") as log:
         done = subprocess.run(command, stdout=log, stderr=log, env=environment)
     print(f"{time.strftime('%H:%M')} {path.stem}: {'done' if done.returncode == 0 else 'FAILED'}", flush=True)
