@@ -26,6 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -145,22 +146,26 @@ def hf(docs: dict[str, list], folder: Path, epochs: int, learn_rate: float, seed
     """The recipe of Hugging Face's token-classification example, on sentences."""
     units = {part: sentences(docs[part]) for part in docs}
 
-    def batches(docs: Sequence, tokenizer: Any, size: int) -> Iterable[tuple]:
+    def batches(docs: Sequence, tokenizer: Any, size: int) -> Iterable[list[tuple]]:
         import torch
 
-        for start in range(0, len(docs), size):
-            part = docs[start : start + size]
-            words = [[token.text for token in doc] for doc in part]
+        def part(numbers: Sequence[int]) -> tuple:
+            words = [[token.text for token in docs[i]] for i in numbers]
             encoding = tokenizer(words, is_split_into_words=True, truncation=True, max_length=256, padding=True)
             places, tokens = [], []
-            for i in range(len(part)):
+            for row, i in enumerate(numbers):
                 seen = set()
-                for k, word in enumerate(encoding.word_ids(i)):
+                for k, word in enumerate(encoding.word_ids(row)):
                     if word is not None and word not in seen:
                         seen.add(word)
-                        places.append(i * len(encoding["input_ids"][i]) + k)
-                        tokens.append((start + i, word))
-            yield torch.tensor(encoding["input_ids"]), torch.tensor(encoding["attention_mask"]), places, tokens
+                        places.append(row * len(encoding["input_ids"][row]) + k)
+                        tokens.append((i, word))
+            return torch.tensor(encoding["input_ids"]), torch.tensor(encoding["attention_mask"]), places, tokens
+
+        # A batch goes through in parts of about one length, which saves padding and changes no gradient
+        for start in range(0, len(docs), size):
+            batch = sorted(range(start, min(start + size, len(docs))), key=lambda i: len(docs[i]))
+            yield [part(batch[k : k + 4]) for k in range(0, len(batch), 4)]
 
     return *hf_train(units, batches, 16, epochs, learn_rate, seed, encoder), units["test"]
 
@@ -171,7 +176,7 @@ def hf_windows(docs: dict[str, list], folder: Path, epochs: int, learn_rate: flo
 
     per_sentence = sum(map(len, docs["train"])) / len(sentences(docs["train"]))
 
-    def batches(docs: Sequence, tokenizer: Any, size: int) -> Iterable[tuple]:
+    def batches(docs: Sequence, tokenizer: Any, size: int) -> Iterable[list[tuple]]:
         import torch
         from spacy.training.batchers import minibatch_by_words
 
@@ -180,12 +185,8 @@ def hf_windows(docs: dict[str, list], folder: Path, epochs: int, learn_rate: flo
         for part in minibatch_by_words(docs, size=int(size * per_sentence), get_length=len):
             tokens = [(place[id(doc)], token.i) for doc in part for token in doc]
             (batch,) = pieces.encode(part, 10**9)
-            yield (
-                torch.from_numpy(batch.input_ids),
-                torch.from_numpy(batch.attention_mask),
-                batch.first.tolist(),
-                [tokens[row] for row in batch.rows],
-            )
+            arrays = torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask)
+            yield [(*arrays, batch.first.tolist(), [tokens[row] for row in batch.rows])]
 
     return *hf_train(docs, batches, 16, epochs, learn_rate, seed, encoder), docs["test"]
 
@@ -193,7 +194,10 @@ def hf_windows(docs: dict[str, list], folder: Path, epochs: int, learn_rate: flo
 def hf_train(
     docs: dict[str, list], batches: Callable, size: int, epochs: int, learn_rate: float, seed: int, encoder: str
 ) -> tuple[float, Spans]:
-    """Train over `batches(docs, tokenizer, size)`: pieces, mask, places of first pieces, their (doc, token)."""
+    """Train over `batches(docs, tokenizer, size)`.
+
+    Each batch is a list of parts: pieces, mask, places of the first pieces, their (doc, token).
+    """
     import copy
 
     import torch
@@ -225,7 +229,7 @@ def hf_train(
     def predict(docs: Sequence) -> Spans:
         model.eval()
         found = [["O"] * len(doc) for doc in docs]
-        for ids, mask, places, tokens in batches(docs, tokenizer, 32):
+        for ids, mask, places, tokens in chain.from_iterable(batches(docs, tokenizer, 32)):
             logits = model(input_ids=ids, attention_mask=mask).logits.flatten(0, 1)[places]
             for (i, token), tag in zip(tokens, logits.argmax(-1).tolist(), strict=True):
                 found[i][token] = tags[tag]
@@ -237,11 +241,14 @@ def hf_train(
         model.train()
         order = list(docs["train"])
         shuffle.shuffle(order)
-        for ids, mask, places, tokens in batches(order, tokenizer, size):
-            truth = {i: tag_ids(order[i]) for i in {i for i, _ in tokens}}
-            logits = model(input_ids=ids, attention_mask=mask).logits.flatten(0, 1)[places]
-            target = torch.tensor([truth[i][token] for i, token in tokens])
-            torch.nn.functional.cross_entropy(logits, target).backward()
+        for batch in batches(order, tokenizer, size):
+            n_labelled = sum(len(tokens) for *_, tokens in batch)
+            for ids, mask, places, tokens in batch:
+                truth = {i: tag_ids(order[i]) for i in {i for i, _ in tokens}}
+                logits = model(input_ids=ids, attention_mask=mask).logits.flatten(0, 1)[places]
+                target = torch.tensor([truth[i][token] for i, token in tokens])
+                loss = torch.nn.functional.cross_entropy(logits, target, reduction="sum") / n_labelled
+                loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
