@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -297,7 +298,7 @@ def start_run(name: str, system: str, learn_rate: float, seed: int, encoder: str
         done = subprocess.run(command, stdout=log, stderr=log, env=environment)
     print(f"{time.strftime('%H:%M')} {path.stem}: {'done' if done.returncode == 0 else 'FAILED'}", flush=True)
     for model in path.with_suffix("").glob("model-*"):
-        subprocess.run(["rm", "-r", str(model)])
+        shutil.rmtree(model)
 
 
 def dev_score(name: str, system: str, learn_rate: float) -> float:

@@ -52,11 +52,11 @@ class FineTuning:
     gradient_checkpointing: whether to keep only what goes into each layer, and compute the rest again going back.
     """
 
-    head_learn_rate: float = 1.0
-    layer_decay: float = 1.0
-    freeze_embeddings: bool = False
-    freeze_layers: int = 0
-    gradient_checkpointing: bool = False
+    head_learn_rate: float
+    layer_decay: float
+    freeze_embeddings: bool
+    freeze_layers: int
+    gradient_checkpointing: bool
 
 
 class TokenClassifier(nn.Module):
@@ -238,9 +238,9 @@ class EncoderShim(Shim):
         A dense one of the vocabulary's size, almost all of it zeros, in each backward pass is a sixth of a training step on
         a CPU.
         """
-        weight = self.module.encoder.get_input_embeddings().weight
-        if weight.grad is None and weight.requires_grad:
-            weight.grad = torch.zeros_like(weight)
+        embeddings = self.module.encoder.get_input_embeddings()
+        if isinstance(embeddings, nn.Embedding) and embeddings.weight.requires_grad and embeddings.weight.grad is None:
+            embeddings.weight.grad = torch.zeros_like(embeddings.weight)
 
     def begin_update_recomputed(self, batch: Batch, dropout: float = 0.0) -> tuple[Tensor, Callable[[Tensor], None]]:
         """As `begin_update`, but nothing is kept: the backward pass computes the batch again, with the same dropout."""
@@ -262,7 +262,7 @@ class EncoderShim(Shim):
 
     def _forward_in_training(self, batch: Batch, dropout: float) -> Tensor:
         module = self.module
-        if self.mixed_precision is not None and not supports(self.device, self.mixed_precision):
+        if self._autocast_type is not self.mixed_precision:
             warnings.warn(
                 f"mixed_precision: {self.device} has no arithmetic in {self.mixed_precision}; float32 is used instead",
                 stacklevel=2,
@@ -275,9 +275,15 @@ class EncoderShim(Shim):
             module.eval()
 
     def _autocast(self) -> contextlib.AbstractContextManager:
-        if self.mixed_precision is None or not supports(self.device, self.mixed_precision):
+        if self._autocast_type is None:
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=self.mixed_precision)
+        return torch.autocast(self.device.type, dtype=self._autocast_type)
+
+    @property
+    def _autocast_type(self) -> torch.dtype | None:
+        """The type of `mixed_precision` where the device has it."""
+        has_it = self.mixed_precision is not None and supports(self.device, self.mixed_precision)
+        return self.mixed_precision if has_it else None
 
     def _to_tensors(self, batch: Batch) -> Iterator[Tensor]:
         for array in (batch.input_ids, batch.attention_mask, batch.orthography, batch.first):
@@ -291,7 +297,7 @@ class EncoderShim(Shim):
 
     def _optimizer_or_new(self) -> TorchOptimizer:
         if self._optimizer is None:
-            scaled = self.mixed_precision is torch.float16 and self.device.type == "cuda"
+            scaled = self._autocast_type is torch.float16
             self._optimizer = TorchOptimizer(self.module, rate_factors=self._rate_factors(), scaled=scaled)
         return self._optimizer
 
