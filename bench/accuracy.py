@@ -185,7 +185,7 @@ def hf_windows(docs: dict[str, list], folder: Path, epochs: int, learn_rate: flo
         place = {id(doc): i for i, doc in enumerate(docs)}
         for part in minibatch_by_words(docs, size=int(size * per_sentence), get_length=len):
             tokens = [(place[id(doc)], token.i) for doc in part for token in doc]
-            (batch,) = pieces.encode(part, 10**9)
+            (batch,) = pieces.encode(part, 10**9, overhead=10**9)
             arrays = torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask)
             yield [(*arrays, batch.first.tolist(), [tokens[row] for row in batch.rows])]
 

@@ -8,17 +8,19 @@ import contextlib
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import srsly
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from thinc.api import Optimizer, Shim
-from thinc.util import get_torch_default_device
+from thinc.types import Floats2d
+from thinc.util import get_torch_default_device, torch2xp
 from torch import Tensor, nn
 
 from .checkpoint import (
@@ -30,7 +32,7 @@ from .checkpoint import (
     max_positions,
     quiet_transformers,
 )
-from .encoding import N_ORTHOGRAPHY, Batch, PieceEncoder
+from .encoding import N_ORTHOGRAPHY, Batch, Ints1d, Ints2d, PieceEncoder
 from .optimizer import TorchOptimizer
 
 HEAD_FILE = "head.safetensors"
@@ -59,6 +61,52 @@ class FineTuning:
     gradient_checkpointing: bool
 
 
+# The rows that are wanted of the last layer, for `_pick_rows_hook`; every thread that predicts has its own
+_wanted_rows: ContextVar[Tensor | None] = ContextVar("wanted_rows", default=None)
+
+
+def _pick_rows(hidden: Tensor, first: Tensor) -> Tensor:
+    """Select from (n_windows, n_pieces, width) the rows (n_rows, width) at the flat places `first`."""
+    return hidden.flatten(0, 1).index_select(0, first)
+
+
+def _pick_rows_hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+    first = _wanted_rows.get()
+    if first is None:
+        return output
+    if isinstance(output, Tensor):
+        return _pick_rows(output, first)[None]
+    return _pick_rows(output[0], first)[None], *output[1:]
+
+
+def _layers(encoder: Any) -> tuple[str, Sequence[nn.Module]]:
+    """Return the name and the layers of an encoder, lowest first; none where it has no list of them (ALBERT's share one)."""
+    n_layers = encoder.config.num_hidden_layers
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n_layers:
+            return name, list(module)
+    return "", []
+
+
+def _let_last_layer_pick_rows(encoder: nn.Module) -> bool:
+    """Let the last layer go on, after its attention, with the wanted rows alone: what follows is row by row.
+
+    Two thirds of a layer's products are in that part, and a third of the pieces are no first piece of a word that the
+    window owns. Returns whether the encoder allows it: layers as those of BERT and its kin, or of DistilBERT.
+    """
+    _, layers = _layers(encoder)
+    if len(layers) < 2:  # DeBERTa has a convolution over the first layer's output
+        return False
+    parts = dict(layers[-1].named_children())
+    if {"attention", "intermediate", "output"} == parts.keys() - {"crossattention"}:
+        parts["attention"].register_forward_hook(_pick_rows_hook)
+    elif {"attention", "sa_layer_norm", "ffn", "output_layer_norm"} == parts.keys() - {"dropout"}:
+        parts["sa_layer_norm"].register_forward_hook(_pick_rows_hook)
+    else:
+        return False
+    return True
+
+
 class TokenClassifier(nn.Module):
     """Encoder, dropout and a linear layer over the first pieces.
 
@@ -76,6 +124,7 @@ class TokenClassifier(nn.Module):
         # As transformers starts the head
         self.head_std = getattr(config, "initializer_range", 0.02)
         self.head = self._new_head(config.hidden_size, n_tags)
+        self._picks_rows = _let_last_layer_pick_rows(encoder)
         self.orthography = None
         if orthography:
             width = encoder.get_input_embeddings().embedding_dim
@@ -90,12 +139,18 @@ class TokenClassifier(nn.Module):
         Returns the scores, (n_rows, n_tags), float32.
         """
         if self.orthography is None:
-            hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
+            inputs = {"input_ids": input_ids}
         else:
             embeds = self.encoder.get_input_embeddings()(input_ids)
-            embeds = embeds + self.orthography(orthography)  # (n_windows, n_pieces, width)
-            hidden = self.encoder(inputs_embeds=embeds, attention_mask=attention_mask)[0]
-        rows = hidden.flatten(0, 1).index_select(0, first)  # (n_rows, width)
+            inputs = {"inputs_embeds": embeds + self.orthography(orthography)}  # (n_windows, n_pieces, width)
+        # Under checkpointing a layer is computed again in another thread, which would not know the rows
+        picks_rows = self._picks_rows and not (self.training and self.encoder.is_gradient_checkpointing)
+        token = _wanted_rows.set(first if picks_rows else None)
+        try:
+            hidden = self.encoder(attention_mask=attention_mask, **inputs)[0]
+        finally:
+            _wanted_rows.reset(token)
+        rows = hidden[0] if picks_rows else _pick_rows(hidden, first)  # (n_rows, width)
         rows = nn.functional.dropout(rows, dropout, self.training)
         return self.head(rows).float()  # (n_rows, n_tags)
 
@@ -105,14 +160,14 @@ class TokenClassifier(nn.Module):
         What the encoder has besides counts with the embeddings where it comes before the layers, else with the last one.
         Raises ValueError where the encoder has no list of layers (ALBERT's share one).
         """
-        n_layers = self.encoder.config.num_hidden_layers
-        lists = {f"encoder.{name}.": m for name, m in self.encoder.named_modules() if isinstance(m, nn.ModuleList)}
-        layers = next((name for name, modules in lists.items() if len(modules) == n_layers), None)
-        if layers is None:
+        n_layers: int = self.encoder.config.num_hidden_layers
+        name, found = _layers(self.encoder)
+        if not found:
             raise ValueError(
                 f"layer_decay, freeze_embeddings, freeze_layers: {type(self.encoder).__name__} has no list of "
                 f"{n_layers} layers, which these settings need"
             )
+        layers = f"encoder.{name}."
         depths: dict[str, int] = {}
         rest = 0
         for name, _ in self.named_parameters():
@@ -211,10 +266,14 @@ class EncoderShim(Shim):
 
     # Forward and backward
 
-    def predict(self, batch: Batch) -> Tensor:
-        """Score one batch: (n_rows, n_tags), float32."""
+    def predict(self, batches: Iterable[Batch], n_tokens: int) -> Floats2d:
+        """Score the tags of all tokens, (n_tokens, n_tags), float32; the rows that no batch has are -inf."""
+        module = self.module
         with torch.inference_mode(), self._autocast():
-            return self.module(*self._to_tensors(batch))
+            Y = torch.full((n_tokens, module.head.out_features), -torch.inf, device=self.device)
+            for batch in batches:
+                Y[self._to_tensor(batch.rows)] = module(*self._to_tensors(batch))
+        return cast(Floats2d, torch2xp(Y))
 
     def begin_update(self, batch: Batch, dropout: float = 0.0) -> tuple[Tensor, Callable[[Tensor], None]]:
         """Score one batch and keep what the backward pass needs.
@@ -287,7 +346,12 @@ class EncoderShim(Shim):
 
     def _to_tensors(self, batch: Batch) -> Iterator[Tensor]:
         for array in (batch.input_ids, batch.attention_mask, batch.orthography, batch.first):
-            yield torch.from_numpy(array).to(self.device, non_blocking=True)
+            yield self._to_tensor(array)
+
+    def _to_tensor(self, array: Ints2d | Ints1d) -> Tensor:
+        tensor = torch.from_numpy(array)
+        # From pinned memory the copy does not wait for what the GPU is computing
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     # The optimiser step
 

@@ -51,8 +51,8 @@ class Pieces:
     n_cut: words longer than a window, of which only the first pieces are kept.
     """
 
-    ids: Ints1d
-    orthography: Ints1d
+    ids: NDArray[np.int32]
+    orthography: NDArray[np.int8]
     offsets: Ints1d
     sent_starts: NDArray[np.bool_]
     has_row: NDArray[np.bool_]
@@ -154,8 +154,8 @@ class PieceEncoder:
         lengths = np.fromiter((len(ids) for ids, _, _ in words), dtype=np.int64, count=len(words))
         offsets = np.zeros(len(words) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
-        ids = np.fromiter(chain.from_iterable(ids for ids, _, _ in words), dtype=np.int64, count=offsets[-1])
-        classes = np.fromiter((cls for _, cls, _ in words), dtype=np.int64, count=len(words))
+        ids = np.fromiter(chain.from_iterable(ids for ids, _, _ in words), dtype=np.int32, count=offsets[-1])
+        classes = np.fromiter((cls for _, cls, _ in words), dtype=np.int8, count=len(words))
         # 1 where a sentence starts, 0 where it is not known, -1 inside (as uint64 in the array)
         sent_starts = doc.to_array(SENT_START) == 1
         n_cut = sum(cut for _, _, cut in words)
@@ -240,17 +240,18 @@ class PieceEncoder:
             step = last_cut(start, min(start + self.stride, end))
             start = step if step > start else int(words[np.searchsorted(words, start, side="right")])
 
-    def encode(self, docs: Sequence[Doc], max_batch_pieces: int) -> list[Batch]:
-        """Turn Docs into batches of at most `max_batch_pieces` pieces each, padding included."""
+    def encode(self, docs: Sequence[Doc], max_batch_pieces: int, overhead: int = 0) -> Iterator[Batch]:
+        """Turn Docs into batches of at most `max_batch_pieces` pieces each, padding included (see `pack`).
+
+        Yields each batch as it is asked for: while a GPU computes one, the next is made.
+        """
         encoded = [self.pieces(doc) for doc in docs]
         windows = [(i, window) for i, pieces in enumerate(encoded) for window in self.windows(pieces)]
         n_special = self.window - self.capacity
-        lengths = [window.end - window.start + n_special for _, window in windows]
+        widths = [window.end - window.start + n_special for _, window in windows]
         token_offsets = np.cumsum([0] + [len(doc) for doc in docs])
-        return [
-            self._batch([windows[k] for k in packed], encoded, token_offsets)
-            for packed in pack(lengths, max_batch_pieces)
-        ]
+        for packed in pack(widths, max_batch_pieces, overhead):
+            yield self._batch([windows[i] for i in packed], encoded, token_offsets)
 
     def _batch(self, windows: list[tuple[int, Window]], encoded: list[Pieces], token_offsets: Ints1d) -> Batch:
         n_prefix, n_special = len(self.prefix), self.window - self.capacity
@@ -271,26 +272,15 @@ class PieceEncoder:
             rows.append(tokens + token_offsets[doc])
         return Batch(input_ids, attention_mask, orthography, np.concatenate(first), np.concatenate(rows))
 
-    def group(self, docs: Sequence[Doc], max_batch_pieces: int) -> list[list[int]]:
+    def group(self, docs: Sequence[Doc], max_batch_pieces: int, overhead: int = 0) -> list[list[int]]:
         """Group Docs so that the windows of each group make one batch; a Doc over the budget is a group of its own.
 
         Returns the places of the Docs in `docs`, each once, a list a group.
         """
         n_special = self.window - self.capacity
-        sizes = []  # (longest window, windows, place)
-        for i, doc in enumerate(docs):
-            windows = self.windows(self.pieces(doc))
-            longest = max((w.end - w.start + n_special for w in windows), default=0)
-            sizes.append((longest, len(windows), i))
-        groups: list[list[int]] = []
-        width = n_windows = 0
-        for longest, n, i in sorted(sizes, reverse=True):
-            if not groups or (n_windows + n) * width > max_batch_pieces:
-                groups.append([])
-                width, n_windows = longest, 0
-            groups[-1].append(i)
-            n_windows += n
-        return groups
+        windows = [self.windows(self.pieces(doc)) for doc in docs]
+        widths = [max((w.end - w.start + n_special for w in of_doc), default=0) for of_doc in windows]
+        return pack(widths, max_batch_pieces, overhead, n_windows=[len(of_doc) for of_doc in windows])
 
 
 def special_pieces(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -302,16 +292,38 @@ def special_pieces(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ..
     return tuple(encoding.ids[: content[0]]), tuple(encoding.ids[content[-1] + 1 :])
 
 
-def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Pack windows, longest first, into batches of at most `budget` pieces when padded to their longest.
+def pack(
+    widths: Sequence[int], budget: int, overhead: int = 0, n_windows: Sequence[int] | None = None
+) -> list[list[int]]:
+    """Pack windows, longest first, into batches, at the least cost: their pieces, padding included, and what each costs.
 
-    Returns the places in `lengths`, each once, a list a batch. A window longer than the budget is a batch of its own.
+    The best cut of the sorted windows into batches is found by dynamic programming, as a paragraph is cut into lines
+    (Knuth and Plass 1981).
+
+    widths: pieces in each window.
+    budget: most pieces in a batch when all its windows are padded to the longest; one item above it is a batch alone.
+    overhead: what a batch costs beside its pieces, in pieces.
+    n_windows: how many windows each item stands for, its width being that of the longest; None for one each.
+    Returns the places in `widths`, each once, a list a batch.
     """
-    batches: list[list[int]] = []
-    width = 0
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if not batches or (len(batches[-1]) + 1) * width > budget:
-            batches.append([])
-            width = lengths[i]
-        batches[-1].append(i)
-    return batches
+    order = np.argsort(-np.asarray(widths, dtype=np.int64), kind="stable")
+    n = len(order)
+    counts = np.ones(n, dtype=np.int64) if n_windows is None else np.asarray(n_windows, dtype=np.int64)[order]
+    before = np.concatenate([[0], np.cumsum(counts)])  # windows in the items up to each
+    cost = np.full(n + 1, np.iinfo(np.int64).max)  # of the first so many items
+    cost[0] = 0
+    start = np.zeros(n + 1, dtype=np.int64)  # of the last batch of the first so many items
+    for i, width in enumerate(np.asarray(widths)[order].tolist()):
+        most = before[i] + budget // max(width, 1)
+        last = max(int(np.searchsorted(before, most, side="right")) - 1, i + 1)
+        ends = slice(i + 1, last + 1)
+        costs = cost[i] + (before[ends] - before[i]) * width + overhead
+        better = costs < cost[ends]
+        cost[ends][better] = costs[better]
+        start[ends][better] = i
+    batches = []
+    end = n
+    while end:
+        batches.append(order[start[end] : end].tolist())
+        end = int(start[end])
+    return batches[::-1]

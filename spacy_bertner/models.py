@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Padded pieces in a batch. On a CPU small batches stay in its caches; a GPU wants to be filled.
 DEFAULT_BATCH_PIECES = {"cpu": 1024, "cuda": 16384}
+# What a pass through the encoder costs beside its pieces, in pieces (bench/results)
+BATCH_OVERHEAD = {"cpu": 40, "cuda": 1024}
 
 
 class FolderModel(Model):
@@ -144,20 +146,20 @@ def BertTokenClassifier(
 def forward(
     model: Model[list[Doc], list[Floats2d]], docs: Sequence[Doc], is_train: bool
 ) -> tuple[list[Floats2d], Callable]:
-    """Score the tags of every token; in training, keep the activations of at most one batch."""
+    """Score the tags of every token; in training, keep the activations of no more pieces than a batch may have."""
     shim = _shim(model)
-    batches = _pieces(model).encode(docs, _budget(model))
-    n_tags = model.get_dim("nO")
+    budget, overhead = _budget(model)
+    batches = _pieces(model).encode(docs, budget, overhead)
     lengths = [len(doc) for doc in docs]
-    xp = model.ops.xp
-    Y = xp.full((sum(lengths), n_tags), -xp.inf, dtype="float32")  # (n_tokens, n_tags)
     if not is_train:
-        for batch in batches:
-            Y[xp.asarray(batch.rows)] = torch2xp(shim.predict(batch))
-        return _split(Y, lengths), lambda dY: []
+        return _split(shim.predict(batches, sum(lengths)), lengths), lambda dY: []
 
+    batches = list(batches)
+    xp = model.ops.xp
+    Y = xp.full((sum(lengths), model.get_dim("nO")), -xp.inf, dtype="float32")  # (n_tokens, n_tags)
     dropout = model.attrs["dropout_rate"]
-    begin_update = shim.begin_update if len(batches) == 1 else shim.begin_update_recomputed
+    is_kept = len(batches) == 1 or sum(batch.input_ids.size for batch in batches) <= budget
+    begin_update = shim.begin_update if is_kept else shim.begin_update_recomputed
     callbacks = []
     for batch in batches:
         scores, callback = begin_update(batch, dropout)
@@ -203,7 +205,7 @@ def resize_output(model: Model, n_tags: int) -> None:
 
 def group_docs(model: Model, docs: Sequence[Doc]) -> list[list[int]]:
     """Group Docs, by their places, so that an update on one group needs one pass through the encoder."""
-    return _pieces(model).group(docs, _budget(model))
+    return _pieces(model).group(docs, *_budget(model))
 
 
 def add_labelled(model: Model, n: int) -> None:
@@ -226,9 +228,11 @@ def _pieces(model: Model) -> "PieceEncoder":
     return shim.pieces
 
 
-def _budget(model: Model) -> int:
-    budget = model.attrs["max_batch_pieces"]
-    return max(DEFAULT_BATCH_PIECES[_shim(model).device.type], model.attrs["window"]) if budget is None else budget
+def _budget(model: Model) -> tuple[int, int]:
+    """Return the most pieces in a batch, and what a batch costs beside them."""
+    budget, device = model.attrs["max_batch_pieces"], _shim(model).device.type
+    default = max(DEFAULT_BATCH_PIECES[device], model.attrs["window"])
+    return default if budget is None else budget, BATCH_OVERHEAD[device]
 
 
 def _split(Y: Floats2d, lengths: Sequence[int]) -> list[Floats2d]:

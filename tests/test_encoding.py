@@ -1,6 +1,6 @@
 """Pieces against transformers' tokenizers, windows and ownership against brute force, batches against their budget."""
 
-from itertools import pairwise
+from itertools import chain, pairwise, product
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from spacy.tokens import Doc
 
 from spacy_bertner.checkpoint import load_tokenizer
+from spacy_bertner.convert import read_conll
 from spacy_bertner.encoding import ORTHOGRAPHY, PieceEncoder, Pieces, orthographic_class, pack
 
 from .conftest import ARCHITECTURES, SENTENCES, SHARED_DATA, reference_tokenizer
@@ -172,7 +173,7 @@ def test_batches(window_encoder, nlp):
     words = [w for text, _ in SENTENCES for w in text.split()]
     docs = [Doc(nlp.vocab, words=rng.choice([*words, " "], size=n).tolist()) for n in (0, 3, 40, 1, 0, 17, 2)]
     docs.append(Doc(nlp.vocab, words=[" ", "\n"]))
-    batches = encoder.encode(docs, 40)
+    batches = list(encoder.encode(docs, 40))
     seen = np.concatenate([batch.rows for batch in batches])
     lengths = np.concatenate([np.diff(encoder.pieces(doc).offsets) for doc in docs])
     assert sorted(seen) == np.flatnonzero(lengths).tolist()  # each token that has pieces, once
@@ -184,14 +185,43 @@ def test_batches(window_encoder, nlp):
     groups = encoder.group(docs, 40)
     assert sorted(i for group in groups for i in group) == list(range(len(docs)))
     for group in groups:
-        assert len(encoder.encode([docs[i] for i in group], 40)) <= 1 or len(group) == 1
+        assert len(list(encoder.encode([docs[i] for i in group], 40))) <= 1 or len(group) == 1
 
 
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(50, 200))
 def test_pack(lengths, budget):
-    batches = pack(lengths, budget)
+    batches = pack(lengths, budget, overhead=10)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     assert all(len(batch) * max(lengths[i] for i in batch) <= budget for batch in batches)
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3)), min_size=1, max_size=8), st.integers(0, 30))
+def test_pack_costs_the_least(items, overhead):
+    widths, counts = [width for width, _ in items], [count for _, count in items]
+
+    def cost(batches):
+        return sum(max(widths[i] for i in batch) * sum(counts[i] for i in batch) + overhead for batch in batches)
+
+    def fits(batch):
+        return len(batch) == 1 or max(widths[i] for i in batch) * sum(counts[i] for i in batch) <= 20
+
+    order = sorted(range(len(items)), key=lambda i: -widths[i])
+    ways = []
+    for is_cut in product((False, True), repeat=len(items) - 1):
+        cuts = [0, *(i + 1 for i, cut in enumerate(is_cut) if cut), len(items)]
+        ways.append([order[start:end] for start, end in pairwise(cuts)])
+    found = pack(widths, 20, overhead, counts)
+    assert sorted(chain.from_iterable(found)) == list(range(len(items)))
+    assert all(map(fits, found))
+    assert cost(found) == min(cost(way) for way in ways if all(map(fits, way)))
+
+
+def test_little_padding_on_real_sentences(checkpoint, shared_data):
+    encoder, _ = encoder_for(checkpoint("bert-uncased"))
+    sentences = [sent.as_doc() for doc in read_conll(shared_data / "wikigold/train.conll") for sent in doc.sents]
+    batches = list(encoder.encode(sentences[:1000], 1024, overhead=40))
+    size, used = sum(batch.input_ids.size for batch in batches), sum(batch.attention_mask.sum() for batch in batches)
+    assert used < size < 1.03 * used
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_gradients_are_those_of_autograd(budget, tagger, nlp):
 def test_a_recomputed_backward_pass_has_the_same_dropout(tagger, nlp):
     ner = tagger("bert", window=32, stride=16, max_batch_pieces=4000)
     shim, (doc,) = ner.model.shims[0], make_docs(nlp, 60)
-    (batch,) = shim.pieces.encode([doc], 4000)
+    (batch,) = shim.pieces.encode([doc], 4000, overhead=4000)
     d_scores = torch.randn(len(batch.rows), len(ner.tag_set))
     results = []
     for begin_update in (shim.begin_update, shim.begin_update_recomputed):
