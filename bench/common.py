@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import spacy
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
@@ -78,7 +79,7 @@ def read_sentences(files: Sequence[Path], n_words: int | None = None) -> list[Do
     """Read CoNLL files, a Doc a sentence, up to the sentence with word number `n_words`."""
     from spacy_bertner.convert import read_conll
 
-    vocab = Vocab()
+    vocab = spacy.blank("en").vocab
     sentences: list[Doc] = []
     n = 0
     for path in files:

@@ -42,6 +42,7 @@ def summarize(data: Data, rows: list[dict[str, Any]], multiply_adds: int) -> lis
                 "system": name,
                 "precision": precision,
                 "words": own[0]["words"],
+                "entities": own[0]["entities"],
                 "words_per_second": speed,
                 "lowest": min(speeds),
                 "highest": max(speeds),
@@ -69,22 +70,24 @@ def table(results: dict[str, Any]) -> str:
     lines = [results["title"], ""]
     for name, about in results["inputs"].items():
         lines += [
-            f"**{TITLES[name]}** ({about['docs']} Docs, {about['words']} words, {about['pieces']} pieces)",
+            f"**{TITLES[name]}** ({about['docs']} Docs, {about['words']} words, {about['pieces']} pieces, "
+            f"{about['entities']} entities)",
             "",
-            f"| | words/s | lowest, highest | / {PEER} | pieces, padded | of the limit | machine |",
-            "|---|--:|--:|--:|--:|--:|--:|",
+            f"| | words/s | lowest, highest | / {PEER} | entities | pieces, padded | of the limit | machine |",
+            "|---|--:|--:|--:|--:|--:|--:|--:|",
         ]
         for row in (row for row in results["summary"] if row["input"] == name):
             if row["system"] == "limit":
-                lines.append(f"| *limit, {row['precision']}* | *{row['words_per_second']:,.0f}* | | | | | |")
+                lines.append(f"| *limit, {row['precision']}* | *{row['words_per_second']:,.0f}* | | | | | | |")
                 continue
             cut = "" if row["words"] == about["words"] else f" ({row['words']} words)"
             ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+            entities = "" if row["entities"] is None else f"{row['entities']:,}"
             padded = "" if row["padded"] is None else f"{row['padded']:,}"
             machine = "" if row["machine"] is None else f"{row['machine']:.0%}"
             lines.append(
                 f"| {row['system']}{cut} | {row['words_per_second']:,.0f} | {row['lowest']:,.0f}, {row['highest']:,.0f} "
-                f"| {ratio} | {padded} | {row['of_limit']:.0%} | {machine} |"
+                f"| {ratio} | {entities} | {padded} | {row['of_limit']:.0%} | {machine} |"
             )
         lines.append("")
     rates = ", ".join(f"{2 * rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in results["rates"].items())
