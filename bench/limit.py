@@ -54,17 +54,6 @@ class Products:
         return n_passes * rows * sum(weight.numel() for weight in weights) / taken
 
 
-def piece_windows(nlp: spacy.Language, data: Data) -> list[int]:
-    """The lengths, special pieces included, of the fewest windows that hold each word piece once."""
-    pieces = nlp.get_pipe("bert_ner").model.shims[0].pieces  # type: ignore[attr-defined]
-    lengths = []
-    for doc in data.fresh_docs(nlp.vocab):
-        n = len(pieces.pieces(doc).ids)
-        n_windows = math.ceil(n / pieces.capacity)
-        lengths += [n // n_windows + (i < n % n_windows) + WINDOW - pieces.capacity for i in range(n_windows)]
-    return lengths
-
-
 @contextlib.contextmanager
 def counted(encoder: nn.Module | None, products: Products) -> Iterator[dict[str, int]]:
     """Count what goes through the encoder meanwhile: pieces without and with padding, and their multiply-adds."""
@@ -102,15 +91,29 @@ class Limits:
         self.rows = rows
         self._windows: dict[str, list[int]] = {}
 
+    @property
+    def _pieces(self) -> Any:
+        return self.nlp.get_pipe("bert_ner").model.shims[0].pieces  # type: ignore[attr-defined]
+
     def windows(self, data: Data) -> list[int]:
-        """The lengths of the windows of one pass."""
+        """The lengths, special pieces included, of the fewest windows that hold each word piece once."""
         if data.name not in self._windows:
-            self._windows[data.name] = piece_windows(self.nlp, data)
+            capacity = self._pieces.capacity
+            lengths = []
+            for doc in data.fresh_docs(self.nlp.vocab):
+                n = len(self._pieces.pieces(doc).ids)
+                n_windows = math.ceil(n / capacity)
+                lengths += [n // n_windows + (i < n % n_windows) + WINDOW - capacity for i in range(n_windows)]
+            self._windows[data.name] = lengths
         return self._windows[data.name]
 
     def n_pieces(self, data: Data) -> int:
         """Word pieces and special pieces of one pass."""
         return sum(self.windows(data))
+
+    def n_word_pieces(self, data: Data) -> int:
+        """Word pieces of one pass."""
+        return self.n_pieces(data) - len(self.windows(data)) * (WINDOW - self._pieces.capacity)
 
     def multiply_adds(self, data: Data) -> int:
         """Those of one pass, in training forward and backward."""

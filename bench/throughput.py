@@ -424,7 +424,7 @@ def measure(
             continue
         if words[name] < data.n_words:
             print(f"    only {words[name]} of {data.n_words} words")
-        elif system.encoder is not None and ran[name]["pieces"] < limits.n_pieces(data):
+        elif system.encoder is not None and ran[name]["pieces"] < limits.n_word_pieces(data):
             raise RuntimeError(f"{name} says that it had every word, but not every word piece went through its encoder")
         if (name, data.name) in CUT:
             print(f"    {CUT[name, data.name]}")
