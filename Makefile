@@ -15,7 +15,7 @@ help:
 	@echo "make test-transformers5   run the tests of the core under transformers 5"
 	@echo "make lint     check style (ruff) and types (mypy)"
 	@echo "make format   bring the code into style"
-	@echo "make bench    compare the speed of training with spaCy's transformer + ner"
+	@echo "make bench    measure speed beside other systems, and how time and memory grow (most of an hour on two cores)"
 	@echo "make package  pack the demo's pipeline into a wheel"
 	@echo "make clean    remove what demo and tests made, the virtual environment too"
 
@@ -58,6 +58,8 @@ assets/encoder: | $(STAMP)
 
 bench: $(STAMP) assets/encoder
 	$(BIN)/python bench/training_speed.py
+	$(BIN)/python bench/throughput.py
+	$(BIN)/python bench/scaling.py
 
 package: demo
 	$(BIN)/python -m spacy project run package

@@ -21,44 +21,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import spacy
 import torch
+from peers import transformer_ner, write_base_encoder
 from spacy.tokens import Doc
 from spacy.training import Example, minibatch_by_words
 from thinc.api import Adam, fix_random_seed
 
 from spacy_bertner.convert import read_conll
-
-TRANSFORMER_NER = """
-[nlp]
-lang = "en"
-pipeline = ["transformer","ner"]
-[components]
-[components.transformer]
-factory = "transformer"
-[components.transformer.model]
-@architectures = "spacy-transformers.TransformerModel.v3"
-name = "bert-base-cased"
-mixed_precision = false
-tokenizer_config = {"use_fast": true}
-[components.transformer.model.get_spans]
-@span_getters = "spacy-transformers.strided_spans.v1"
-window = 128
-stride = 96
-[components.ner]
-factory = "ner"
-[components.ner.model]
-@architectures = "spacy.TransitionBasedParser.v2"
-state_type = "ner"
-extra_state_tokens = false
-hidden_width = 64
-maxout_pieces = 2
-use_upper = false
-nO = null
-[components.ner.model.tok2vec]
-@architectures = "spacy-transformers.TransformerListener.v1"
-grad_factor = 1.0
-[components.ner.model.tok2vec.pooling]
-@layers = "reduce_mean.v1"
-"""
 
 
 def bert_ner(encoder: str, mixed_precision: str | None, **transformer_config: float) -> spacy.Language:
@@ -70,24 +38,6 @@ def bert_ner(encoder: str, mixed_precision: str | None, **transformer_config: fl
     }
     nlp.add_pipe("bert_ner", config={"model": model})
     return nlp
-
-
-def transformer_ner(encoder: str, mixed_precision: str | None) -> spacy.Language:
-    config = spacy.util.Config().from_str(TRANSFORMER_NER)
-    config["components"]["transformer"]["model"]["name"] = encoder
-    # Thinc has float16 alone
-    config["components"]["transformer"]["model"]["mixed_precision"] = mixed_precision is not None
-    return spacy.util.load_model_from_config(config, auto_fill=True)
-
-
-def write_base_encoder(tokenizer: str, folder: str) -> str:
-    """Write a checkpoint of the size of bert-base with random weights and a tokenizer from elsewhere."""
-    from transformers import AutoTokenizer, BertConfig, BertModel
-
-    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
-    torch.manual_seed(0)
-    BertModel(BertConfig()).save_pretrained(folder)
-    return folder
 
 
 def batches(docs: list[Doc], size: int) -> list[list[Doc]]:
