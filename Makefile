@@ -24,7 +24,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt torch
-	$(PIP) install -c constraints.txt -e ".[dev,plot,shared,tensorboard]"
+	$(PIP) install -c constraints.txt -e ".[dev,onnx,plot,shared,tensorboard]"
 	touch $@
 
 demo: $(STAMP)

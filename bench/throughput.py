@@ -14,6 +14,8 @@ and 1,024 that was fastest in one pass. A peer that cannot take an input is left
 
   bert_ner            float32
   bert_ner/bf16       mixed precision, where the processor has the arithmetic
+  bert_ner/onnx       ONNX Runtime, float32
+  bert_ner/onnx-int8  ONNX Runtime, most weights of 8 bits
   bare-model          encoder and head called with the batches that the component makes, ready-made: nothing around them
   transformer+ner     spaCy's quick-start config for a GPU
   hf-pipeline         transformers.pipeline("token-classification") on texts, 32 a batch, overlap of 64 pieces
@@ -70,7 +72,7 @@ from thinc.api import Adam, fix_random_seed, set_gpu_allocator
 from torch import nn
 
 from spacy_bertner.encoder import supports
-from spacy_bertner.models import DEFAULT_BATCH_PIECES
+from spacy_bertner.models import BATCH_OVERHEAD, DEFAULT_BATCH_PIECES
 
 BATCH_SIZES = (64, 256, 1024)
 
@@ -201,7 +203,7 @@ def transformer_ner(setup: Setup) -> System:
     return spacy_system(nlp, encoder, setup.thinc_precision or "float32", lambda: None)
 
 
-def spacy_system(nlp: spacy.Language, encoder: nn.Module, precision: str, forget: Callable[[], None]) -> System:
+def spacy_system(nlp: spacy.Language, encoder: nn.Module | None, precision: str, forget: Callable[[], None]) -> System:
     chosen: dict[str, int] = {}
 
     def pipe(docs: list, batch_size: int) -> list:
@@ -236,10 +238,34 @@ def bare_model(setup: Setup) -> System:
 
     def prepare(data: Data) -> Callable[[], list]:
         # Those of all Docs together: sorted by length
-        ready = shim.pieces.encode(data.fresh_docs(nlp.vocab), setup.budget)
-        return lambda: [shim.predict(batch) for batch in ready]
+        docs = data.fresh_docs(nlp.vocab)
+        ready = list(shim.pieces.encode(docs, setup.budget, BATCH_OVERHEAD[setup.device.type]))
+        return partial(shim.predict, ready, sum(map(len, docs)))
 
-    return System(prepare, lambda _, scores: (sum(map(len, scores)), None), shim.module.encoder, setup.precision)
+    return System(prepare, count_scored, shim.module.encoder, setup.precision)
+
+
+def count_scored(_: Data, scores: Any) -> tuple[int, None]:
+    """Count tokens that have scores."""
+    return int((scores[:, 0] > -float("inf")).sum()), None
+
+
+def bert_ner_onnx(setup: Setup, *, int8: bool) -> System:
+    """The component on ONNX Runtime."""
+    if setup.device.type != "cpu":
+        raise LeftOut("the component runs ONNX Runtime on the CPU")
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise LeftOut("ONNX Runtime is not installed")
+    from spacy_bertner.onnx_export import to_onnx
+
+    nlp = spacy.load(setup.trained)
+    to_onnx(nlp, int8=int8)
+    shim = nlp.get_pipe("bert_ner").model.shims[0]  # type: ignore[attr-defined]
+
+    def forget() -> None:
+        shim.pieces = None
+
+    return spacy_system(nlp, None, "float32", forget)
 
 
 def hf_pipeline(setup: Setup) -> System:
@@ -306,6 +332,8 @@ def spacy_hf_pipelines(setup: Setup) -> System:
 PREDICTORS: dict[str, Callable[[Setup], System]] = {
     OURS: bert_ner,
     "bert_ner/bf16": partial(bert_ner, precision="bf16"),
+    "bert_ner/onnx": partial(bert_ner_onnx, int8=False),
+    "bert_ner/onnx-int8": partial(bert_ner_onnx, int8=True),
     "bare-model": bare_model,
     PEER: transformer_ner,
     "hf-pipeline": hf_pipeline,

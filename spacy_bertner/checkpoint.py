@@ -14,9 +14,7 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import nn
 
-
-class CheckpointError(ValueError):
-    """A checkpoint, or the model folder of a saved pipeline, that cannot be used."""
+from .files import CheckpointError
 
 
 @contextlib.contextmanager

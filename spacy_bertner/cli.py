@@ -122,6 +122,32 @@ def convert_cli(
     _print_ledger(book)
 
 
+@bertner.command("onnx")
+def onnx_cli(
+    input_dir: Annotated[Path, typer.Argument(metavar="PIPELINE", help="A trained pipeline: folder or package")],
+    output_dir: Annotated[Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder for the converted one")],
+    int8: Annotated[
+        bool,
+        typer.Option("--int8", help="Round weights to 8 bits: quicker, not exact; compare with spacy evaluate"),
+    ] = False,
+) -> None:
+    """Convert a trained pipeline into one that predicts through ONNX Runtime, for CPUs.
+
+    It is loaded as any other, and needs neither torch nor transformers; it cannot be trained any more.
+    """
+    from spacy.util import load_model
+
+    try:
+        from .onnx_export import to_onnx
+
+        nlp = load_model(input_dir)
+        to_onnx(nlp, int8=int8)
+        nlp.to_disk(output_dir)
+    except (ValueError, OSError, ImportError) as err:
+        typer.echo(f"onnx: {err}", err=True)
+        raise typer.Exit(1) from None
+
+
 def _print_ledger(book: Ledger) -> None:
     """The ledger as a short table."""
     from wasabi import table

@@ -136,9 +136,10 @@ class BertNER(TrainablePipe):
 
     def _add_labels(self, labels: Iterable[str]) -> None:
         new = [label for label in dict.fromkeys(labels) if label not in self.labels]
-        self._set_tags([*self.tag_set.tags, *make_tags(new, self.cfg["scheme"])[1:]])
+        tags = [*self.tag_set.tags, *make_tags(new, self.cfg["scheme"])[1:]]
         if self.model.has_dim("nO"):
-            self.model.attrs["resize_output"](self.model, len(self.tag_set))
+            self.model.attrs["resize_output"](self.model, len(tags))
+        self._set_tags(tags)
 
     def _set_tags(self, tags: Sequence[str]) -> None:
         self._tag_set = TagSet(tags, self.cfg["scheme"])

@@ -6,7 +6,6 @@ last hidden state of the first piece of each word. Checkpoints are read and writ
 
 import contextlib
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
@@ -14,17 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import srsly
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from thinc.api import Optimizer, Shim
 from thinc.types import Floats2d
 from thinc.util import get_torch_default_device, torch2xp
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from .checkpoint import (
-    CheckpointError,
     check_vocabulary,
     is_lower_casing,
     load_encoder,
@@ -33,6 +31,8 @@ from .checkpoint import (
     quiet_transformers,
 )
 from .encoding import N_ORTHOGRAPHY, Batch, Ints1d, Ints2d, PieceEncoder
+from .files import CheckpointError, pack_files, unpacked_files
+from .onnx_runtime import MODEL_FILE as ONNX_FILE
 from .optimizer import TorchOptimizer
 
 HEAD_FILE = "head.safetensors"
@@ -254,6 +254,32 @@ class EncoderShim(Shim):
         """Where the weights are."""
         return self.module.head.weight.device
 
+    @property
+    def kind(self) -> str:
+        """What computes, a key of `models.DEFAULT_BATCH_PIECES`."""
+        return self.device.type
+
+    @property
+    def n_tags(self) -> int:
+        """Columns of the scores."""
+        return self.module.head.out_features
+
+    @property
+    def max_positions(self) -> int | None:
+        """Most pieces that the encoder has positions for; None where there is no such limit."""
+        return max_positions(self.module.encoder)
+
+    @property
+    def backend_tokenizer(self) -> Tokenizer:
+        """The tokenizer, as the library `tokenizers` has it."""
+        return self.tokenizer.backend_tokenizer
+
+    @property
+    def pad_id(self) -> int:
+        """The piece to pad with."""
+        pad_id = self.tokenizer.pad_token_id
+        return 0 if pad_id is None else pad_id
+
     def __getstate__(self) -> dict[str, Any]:
         """What copying and pickling take along: neither the optimiser's state nor the cache of pieces."""
         return {**self.__dict__, "_optimizer": None, "pieces": None}
@@ -266,7 +292,7 @@ class EncoderShim(Shim):
 
     # Forward and backward
 
-    def predict(self, batches: Iterable[Batch], n_tokens: int) -> Floats2d:
+    def predict(self, batches: Iterable[Batch], n_tokens: int) -> Floats2d:  # type: ignore[override]
         """Score the tags of all tokens, (n_tokens, n_tags), float32; the rows that no batch has are -inf."""
         module = self.module
         with torch.inference_mode(), self._autocast():
@@ -446,6 +472,8 @@ class EncoderShim(Shim):
         path = Path(path)
         if path.is_dir() and not any(path.iterdir()):
             return self
+        if (path / ONNX_FILE).exists():
+            raise CheckpointError(f'{path}: holds an ONNX model, which needs runtime = "onnx"')
         try:
             head = load_file(path / HEAD_FILE)
         except (OSError, SafetensorError) as err:
@@ -467,17 +495,11 @@ class EncoderShim(Shim):
 
     def to_bytes(self) -> bytes:
         """Return the files that `to_disk` writes, as one msgpack map from name to content."""
-        with tempfile.TemporaryDirectory() as folder:
-            self.to_disk(folder)
-            return srsly.msgpack_dumps({p.name: p.read_bytes() for p in sorted(Path(folder).iterdir())})
+        return pack_files(self.to_disk)
 
     def from_bytes(self, data: bytes) -> "EncoderShim":
         """Load what `to_bytes` returned."""
-        with tempfile.TemporaryDirectory() as folder:
-            for name, content in srsly.msgpack_loads(data).items():
-                if Path(name).name != name:
-                    raise CheckpointError(f"model bytes: a file name that leaves its folder: {name!r}")
-                (Path(folder) / name).write_bytes(content)
+        with unpacked_files(data) as folder:
             return self.from_disk(folder)
 
     def to_device(self, device_type: str, device_id: int) -> None:
@@ -504,18 +526,3 @@ def enable_gradient_checkpointing(encoder: Any) -> None:
     if not encoder.supports_gradient_checkpointing:
         raise ValueError(f"gradient_checkpointing: {type(encoder).__name__} does not support it")
     encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-
-def piece_encoder(shim: EncoderShim, *, name: str, window: int, stride: int, document_context: bool) -> PieceEncoder:
-    """Make the piece encoder for the shim's tokenizer, its settings checked against the encoder's positions."""
-    limit = max_positions(shim.module.encoder)
-    if limit is not None and window > limit:
-        raise ValueError(f"window: {window} is more than the {limit} positions that the encoder {name!r} has")
-    pad_id = shim.tokenizer.pad_token_id
-    return PieceEncoder(
-        shim.tokenizer.backend_tokenizer,
-        pad_id=0 if pad_id is None else pad_id,
-        window=window,
-        stride=stride,
-        document_context=document_context,
-    )

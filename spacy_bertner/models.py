@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from spacy.tokens import Doc
-from thinc.api import Model
+from thinc.api import Model, Shim
 from thinc.types import Floats2d
 from thinc.util import torch2xp, xp2torch
 
+from .encoding import PieceEncoder
+from .onnx_runtime import OnnxShim
+
 if TYPE_CHECKING:
     from .encoder import EncoderShim
-    from .encoding import PieceEncoder
 
-# Padded pieces in a batch. On a CPU small batches stay in its caches; a GPU wants to be filled.
-DEFAULT_BATCH_PIECES = {"cpu": 1024, "cuda": 16384}
+# Padded pieces in a batch, for torch on its devices and for ONNX Runtime. On a CPU small batches stay in its caches; a GPU
+# wants to be filled.
+DEFAULT_BATCH_PIECES = {"cpu": 1024, "cuda": 16384, "onnx": 512}
 # What a pass through the encoder costs beside its pieces, in pieces (bench/results)
-BATCH_OVERHEAD = {"cpu": 40, "cuda": 1024}
+BATCH_OVERHEAD = {"cpu": 40, "cuda": 1024, "onnx": 20}
+RUNTIMES = ("torch", "onnx")
 
 
 class FolderModel(Model):
@@ -39,7 +43,7 @@ class FolderModel(Model):
     def from_disk(self, path: Path | str) -> "FolderModel":
         """Load from the folder `path`."""
         self.shims[0].from_disk(path)
-        return self._loaded()
+        return self.loaded()
 
     def to_bytes(self) -> bytes:
         """Return the files as bytes."""
@@ -48,11 +52,12 @@ class FolderModel(Model):
     def from_bytes(self, bytes_data: bytes) -> "FolderModel":
         """Load what `to_bytes` returned."""
         self.shims[0].from_bytes(bytes_data)
-        return self._loaded()
+        return self.loaded()
 
-    def _loaded(self) -> "FolderModel":
+    def loaded(self) -> "FolderModel":
+        """Take over the number of tags, and check the settings against the encoder; return the model itself."""
         if _shim(self).is_loaded:
-            self.set_dim("nO", _shim(self).module.head.out_features, force=True)
+            self.set_dim("nO", _shim(self).n_tags, force=True)
             _pieces(self)  # checks the window against the encoder's positions
         return self
 
@@ -75,6 +80,7 @@ def BertTokenClassifier(
     freeze_layers: int = 0,
     gradient_checkpointing: bool = False,
     transformer_config: dict[str, Any] | None = None,
+    runtime: str = "torch",
 ) -> Model[list[Doc], list[Floats2d]]:
     """A transformers encoder with a linear head over the first piece of each word (Devlin et al. 2019, section 5.3).
 
@@ -94,6 +100,8 @@ def BertTokenClassifier(
     gradient_checkpointing: whether training computes each layer again in the backward pass, for less memory; has no
         effect at a dropout of 0.0, where the encoder stays in evaluation mode.
     transformer_config: settings to change in the checkpoint's configuration, dropout rates for instance.
+    runtime: what computes: "torch", or "onnx" in a trained pipeline that `onnx_export.to_onnx` converted. ONNX Runtime
+        predicts only, on the CPU, in the arithmetic that the model was converted to.
 
     Returns a model from Docs to rows of tag scores, (n_tokens, n_tags) a Doc.
     Raises ValueError for settings that cannot work.
@@ -114,12 +122,19 @@ def BertTokenClassifier(
         raise ValueError(f"layer_decay: {layer_decay} is not a factor above 0 and at most 1")
     if freeze_layers < 0:
         raise ValueError(f"freeze_layers: {freeze_layers} is not a number of layers, 0 or more")
-    import torch
+    if runtime not in RUNTIMES:
+        raise ValueError(f'runtime: {runtime!r} is unknown; allowed are "torch" and "onnx"')
+    shim: Shim
+    if runtime == "onnx":  # without torch, which need not be there
+        shim = OnnxShim()
+    else:
+        import torch
 
-    from .encoder import EncoderShim, FineTuning
+        from .encoder import EncoderShim, FineTuning
 
-    dtype = {False: None, "bf16": torch.bfloat16, "fp16": torch.float16}[mixed_precision]
-    fine_tuning = FineTuning(head_learn_rate, layer_decay, freeze_embeddings, freeze_layers, gradient_checkpointing)
+        dtype = {False: None, "bf16": torch.bfloat16, "fp16": torch.float16}[mixed_precision]
+        fine_tuning = FineTuning(head_learn_rate, layer_decay, freeze_embeddings, freeze_layers, gradient_checkpointing)
+        shim = EncoderShim(transformer_config or {}, dtype, fine_tuning)
     return FolderModel(
         "bert_token_classifier",
         forward,
@@ -139,7 +154,7 @@ def BertTokenClassifier(
             "group_docs": group_docs,
             "add_labelled": add_labelled,
         },
-        shims=[EncoderShim(transformer_config or {}, dtype, fine_tuning)],
+        shims=[shim],
     )
 
 
@@ -149,12 +164,13 @@ def forward(
     """Score the tags of every token; in training, keep the activations of no more pieces than a batch may have."""
     shim = _shim(model)
     budget, overhead = _budget(model)
-    batches = _pieces(model).encode(docs, budget, overhead)
+    queue = _pieces(model).encode(docs, budget, overhead)
     lengths = [len(doc) for doc in docs]
     if not is_train:
-        return _split(shim.predict(batches, sum(lengths)), lengths), lambda dY: []
+        scores = shim.predict(queue, sum(lengths))
+        return _split(cast(Floats2d, model.ops.asarray(scores)), lengths), lambda dY: []
 
-    batches = list(batches)
+    batches = list(queue)
     xp = model.ops.xp
     Y = xp.full((sum(lengths), model.get_dim("nO")), -xp.inf, dtype="float32")  # (n_tokens, n_tags)
     dropout = model.attrs["dropout_rate"]
@@ -217,22 +233,30 @@ def _shim(model: Model) -> "EncoderShim":
     return cast("EncoderShim", model.shims[0])
 
 
-def _pieces(model: Model) -> "PieceEncoder":
+def _pieces(model: Model) -> PieceEncoder:
     """The piece encoder, made on first use and again when another tokenizer is loaded."""
-    from .encoder import piece_encoder
-
-    shim = _shim(model)
+    shim, attrs = _shim(model), model.attrs
     if shim.pieces is None:
-        settings = {key: model.attrs[key] for key in ("name", "window", "stride", "document_context")}
-        shim.pieces = piece_encoder(shim, **settings)
+        limit = shim.max_positions
+        if limit is not None and attrs["window"] > limit:
+            raise ValueError(
+                f"window: {attrs['window']} is more than the {limit} positions that the encoder {attrs['name']!r} has"
+            )
+        shim.pieces = PieceEncoder(
+            shim.backend_tokenizer,
+            pad_id=shim.pad_id,
+            window=attrs["window"],
+            stride=attrs["stride"],
+            document_context=attrs["document_context"],
+        )
     return shim.pieces
 
 
 def _budget(model: Model) -> tuple[int, int]:
     """Return the most pieces in a batch, and what a batch costs beside them."""
-    budget, device = model.attrs["max_batch_pieces"], _shim(model).device.type
-    default = max(DEFAULT_BATCH_PIECES[device], model.attrs["window"])
-    return default if budget is None else budget, BATCH_OVERHEAD[device]
+    budget, kind = model.attrs["max_batch_pieces"], _shim(model).kind
+    default = max(DEFAULT_BATCH_PIECES[kind], model.attrs["window"])
+    return default if budget is None else budget, BATCH_OVERHEAD[kind]
 
 
 def _split(Y: Floats2d, lengths: Sequence[int]) -> list[Floats2d]:

@@ -1,0 +1,125 @@
+"""Trained pipelines for ONNX Runtime: from torch to ONNX, in float32 or with weights of 8 bits."""
+
+import contextlib
+import copy
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from spacy import registry
+from spacy.language import Language
+
+from .checkpoint import quiet_transformers
+from .component import BertNER
+from .encoder import EncoderShim, TokenClassifier
+from .encoding import N_ORTHOGRAPHY
+from .onnx_runtime import MODEL_FILE
+
+OPSET = 18
+
+
+def to_onnx(nlp: Language, *, int8: bool = False) -> None:
+    """Let every `bert_ner` of a trained pipeline predict through ONNX Runtime from now on.
+
+    The pipeline is changed in place, and saved whole by `nlp.to_disk`. It can no longer be trained.
+
+    int8: whether weights are rounded to 8 bits, a scale each output, and activations while predicting, a scale each
+        matrix: quicker, but not exact. What tags change should be measured with `spacy evaluate`.
+    Raises ValueError where there is no such component, or one without weights; ImportError without the extra `onnx`.
+    """
+    found = [(name, pipe) for name, pipe in nlp.components if isinstance(pipe, BertNER)]
+    if not found:
+        raise ValueError(f"The pipeline has no component bert_ner, only {nlp.component_names}")
+    for name, pipe in found:
+        shim = pipe.model.shims[0] if pipe.model.shims else None
+        if not isinstance(shim, EncoderShim):
+            raise ValueError(f"{name}: runs on another runtime than torch already")
+        content = export(shim.module, int8=int8)
+        config = nlp.get_pipe_config(name)["model"]
+        config["runtime"] = "onnx"
+        model = registry.resolve({"model": config})["model"]
+        settings = {"n_tags": shim.n_tags, "pad_id": shim.pad_id, "max_positions": shim.max_positions}
+        model.shims[0].set_model(content, shim.backend_tokenizer, settings)
+        pipe.model = model.loaded()
+
+
+def export(module: TokenClassifier, *, int8: bool = False) -> bytes:
+    """Return a module as an ONNX model (see `OnnxShim` for its inputs and its output)."""
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  torch's exporter needs it
+    except ImportError as err:
+        raise ImportError('Converting to ONNX needs more packages: pip install "spacy-bertner[onnx]"') from err
+    del onnx, onnxruntime
+    module = copy.deepcopy(module).float().cpu().eval()
+    # Two windows of different lengths, so that nothing is taken to be of one size
+    mask = torch.ones(2, 7, dtype=torch.int64)
+    mask[1, 5:] = 0
+    orthography = torch.arange(14).reshape(2, 7) % N_ORTHOGRAPHY * mask
+    inputs = {"input_ids": mask.clone(), "attention_mask": mask, "orthography": orthography}
+    inputs["first"] = torch.tensor([1, 2, 4, 8, 10])
+    with tempfile.TemporaryDirectory() as folder, quiet_transformers(), quiet_exporter():
+        path = Path(folder) / MODEL_FILE
+        program = torch.onnx.export(
+            module,
+            tuple(inputs.values()),
+            input_names=list(inputs),
+            output_names=["scores"],
+            dynamic_shapes=tuple(dict.fromkeys(range(value.dim()), torch.export.Dim.AUTO) for value in inputs.values()),
+            dynamo=True,
+            external_data=False,
+            opset_version=OPSET,
+            verbose=False,
+        )
+        program.save(path)
+        return (round_to_int8(path) if int8 else path).read_bytes()
+
+
+def round_to_int8(path: Path) -> Path:
+    """Write a model with most weights rounded to 8 bits beside the one at `path`; return where.
+
+    The weights of the first third of the products and of the head stay as they are: what is lost in the lower layers is
+    what the tags suffer from most (bench/results/int8.txt). One bit of the weights is left free: processors
+    without VNNI add up products in 16 bits, and would cut them off.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    graph = onnx.load(path, load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    products = [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
+    kept = products[: len(products) // 3]
+    # The head, a matrix product with a bias; quantization makes it a product and an addition, and names it so
+    kept += [f"{node.name}_MatMul" for node in graph.node if node.op_type == "Gemm"]
+    rounded = path.with_suffix(".int8.onnx")
+    quantize_dynamic(
+        path,
+        rounded,
+        op_types_to_quantize=["MatMul"],
+        nodes_to_exclude=kept,
+        per_channel=True,
+        reduce_range=True,
+        weight_type=QuantType.QInt8,
+    )
+    return rounded
+
+
+@contextlib.contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Silence the advice of torch's exporter and of ONNX Runtime's quantization, which is for developers of models."""
+    names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "root")
+    loggers = [logging.getLogger(None if name == "root" else name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

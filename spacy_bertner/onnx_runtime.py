@@ -1,0 +1,204 @@
+"""Prediction with ONNX Runtime, in place of torch: quicker on a CPU, and without torch and transformers installed.
+
+The files of the model are written by `onnx_export`.
+"""
+
+import os
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import numpy as np
+import srsly
+from thinc.api import Shim
+from thinc.types import Floats2d
+from tokenizers import Tokenizer
+
+from .encoding import Batch, PieceEncoder
+from .files import CheckpointError, pack_files, unpacked_files
+
+MODEL_FILE = "model.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+SETTINGS_FILE = "onnx.json"
+TRAINING = (
+    'runtime: "onnx" is for prediction only. Train with "torch", then convert the trained pipeline with '
+    "python -m spacy bertner onnx"
+)
+
+
+class OnnxShim(Shim):
+    """Makes an ONNX model a part of a Thinc model, as `encoder.EncoderShim` does with a torch module; it cannot train.
+
+    Inputs of the ONNX model are the fields of `encoding.Batch`, of the same names (without `rows`; without `orthography`
+    where there is no such embedding); its one output are the scores, (n_rows, n_tags), float32.
+    """
+
+    kind = "onnx"
+    checkpoint_tags = None
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.pieces: PieceEncoder | None = None  # for the tokenizer, made by the model when it is needed
+        self.backend_tokenizer: Any = None
+        self._settings: dict[str, Any] = {}
+        # The file: mapped, not read, so that the weights are in memory once, and are there if the file is replaced
+        self._content: Any = b""
+        self._session: Any = None
+        _shims.add(self)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether there is a model."""
+        return bool(self._settings)
+
+    @property
+    def n_tags(self) -> int:
+        """Columns of the scores."""
+        return self._settings["n_tags"]
+
+    @property
+    def max_positions(self) -> int | None:
+        """Most pieces that the encoder has positions for; None where there is no such limit."""
+        return self._settings["max_positions"]
+
+    @property
+    def pad_id(self) -> int:
+        """The piece to pad with."""
+        return self._settings["pad_id"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copying and pickling take along: no session, and no cache of pieces."""
+        return {**self.__dict__, "_session": None, "_content": bytes(self._content), "pieces": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _shims.add(self)
+
+    def predict(self, batches: Iterable[Batch], n_tokens: int) -> Floats2d:  # type: ignore[override]
+        """Score the tags of all tokens, (n_tokens, n_tags), float32; the rows that no batch has are -inf."""
+        if self._session is None:
+            self._session = new_session(bytes(self._content))
+        session = self._session
+        names = [item.name for item in session.get_inputs()]
+        Y = np.full((n_tokens, self.n_tags), -np.inf, dtype=np.float32)
+        for batch in batches:
+            (Y[batch.rows],) = session.run(None, {name: getattr(batch, name) for name in names})
+        return cast(Floats2d, Y)
+
+    # Training
+
+    def load_checkpoint(self, name: str, orthography: bool | None) -> NoReturn:
+        """Raise ValueError."""
+        raise ValueError(TRAINING)
+
+    def begin_update(self, inputs: Any, dropout: float = 0.0) -> NoReturn:
+        """Raise ValueError."""
+        raise ValueError(TRAINING)
+
+    begin_update_recomputed = begin_update
+
+    def add_labelled(self, n: int) -> None:
+        """Nothing is trained."""
+
+    def finish_update(self, optimizer: Any) -> None:
+        """Nothing is trained."""
+
+    def resize(self, n_tags: int) -> None:
+        """Raise ValueError where that would be another number of tags."""
+        if n_tags != self.n_tags:
+            raise ValueError(TRAINING)
+
+    # Loading and saving
+
+    def set_model(self, model: bytes | np.memmap, tokenizer: Tokenizer, settings: dict[str, Any]) -> None:
+        """Take over an ONNX model.
+
+        settings: `n_tags`, `pad_id` and `max_positions`.
+        """
+        self._content, self.backend_tokenizer, self._settings = model, tokenizer, settings
+        self.pieces = self._session = None
+
+    def to_disk(self, path: str | Path) -> None:
+        """Save into a folder: `model.onnx`, the tokenizer as the library `tokenizers` has it, and `onnx.json`."""
+        path = Path(path)
+        path.mkdir(parents=True, exist_ok=True)
+        if not self.is_loaded:  # a pipeline may be saved before it is initialized; the folder stays empty
+            return
+        # It may be the very file that is mapped
+        temporary = path / f".{MODEL_FILE}.part"
+        temporary.write_bytes(self._content)
+        temporary.replace(path / MODEL_FILE)
+        self.backend_tokenizer.save(str(path / TOKENIZER_FILE))
+        srsly.write_json(path / SETTINGS_FILE, self._settings)
+
+    def from_disk(self, path: str | Path) -> "OnnxShim":
+        """Load a folder that `to_disk` wrote; raises CheckpointError where it is not whole."""
+        path = Path(path)
+        if path.is_dir() and not any(path.iterdir()):
+            return self
+        if not (path / MODEL_FILE).exists():
+            raise CheckpointError(
+                f'runtime: "onnx" needs {path / MODEL_FILE}, which is not there: convert the trained pipeline with '
+                "python -m spacy bertner onnx"
+            )
+        try:
+            tokenizer = Tokenizer.from_file(str(path / TOKENIZER_FILE))
+            settings = srsly.read_json(path / SETTINGS_FILE)
+        except Exception as err:  # `tokenizers` raises no narrower one
+            raise CheckpointError(f"{path}: not a whole ONNX model ({err})") from err
+        session = new_session(str(path / MODEL_FILE))
+        self.set_model(np.memmap(path / MODEL_FILE, mode="r"), tokenizer, settings)
+        self._session = session
+        return self
+
+    def to_bytes(self) -> bytes:
+        """Return the files that `to_disk` writes, as one msgpack map from name to content."""
+        return pack_files(self.to_disk)
+
+    def from_bytes(self, data: bytes) -> "OnnxShim":
+        """Load what `to_bytes` returned."""
+        with unpacked_files(data) as folder:
+            self.from_disk(folder)
+            self._content = bytes(self._content)  # the file goes away with the folder
+            return self
+
+    def to_device(self, device_type: str, device_id: int) -> None:
+        """Stay on the CPU."""
+
+
+def new_session(model: str | bytes) -> Any:
+    """Open an ONNX model, a path or its content, for prediction on the CPU.
+
+    It uses as many threads as OMP_NUM_THREADS says, else as there are cores. Raises ImportError where ONNX Runtime is not
+    installed, CheckpointError where the model cannot be read.
+    """
+    try:
+        import onnxruntime
+    except ImportError as err:
+        raise ImportError('runtime: "onnx" needs ONNX Runtime: pip install "spacy-bertner[onnx]"') from err
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    options.intra_op_num_threads = 1 if _is_forked else int(threads) if threads.isdigit() else 0
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as err:  # it has a class of its own for each kind of fault
+        name = model if isinstance(model, str) else MODEL_FILE
+        raise CheckpointError(f"{name}: cannot be read as an ONNX model ({err})") from err
+
+
+# The threads of a session do not live on in a forked process, which would wait for them; `nlp.pipe(n_process=…)` forks
+_shims: "weakref.WeakSet[OnnxShim]" = weakref.WeakSet()
+_is_forked = False
+
+
+def _start_afresh() -> None:
+    global _is_forked
+    _is_forked = True
+    for shim in _shims:
+        shim._session = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_afresh)
