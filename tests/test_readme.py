@@ -62,7 +62,7 @@ def test_every_block_is_known():
     assert len(re.findall(r"^```", README, re.MULTILINE)) / 2 == len(blocks("bash")) + len(blocks("python")) + len(
         blocks("ini")
     )
-    assert len(blocks("bash")) == 5 and len(blocks("python")) == 2 and len(blocks("ini")) == 4
+    assert len(blocks("bash")) == 6 and len(blocks("python")) == 2 and len(blocks("ini")) == 4
 
 
 def test_make_targets_exist():
@@ -73,7 +73,7 @@ def test_make_targets_exist():
 
 def test_extras_exist():
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf8")
-    extras = ["shared", "plot", "tensorboard"]
+    extras = ["shared", "plot", "tensorboard", "onnx"]
     assert [line[-1] for line in commands("pip install")] == ["spacy-bertner", *(f"spacy-bertner[{e}]" for e in extras)]
     assert 'name = "spacy-bertner"' in pyproject and all(f"\n{extra} = [" in pyproject for extra in extras)
 
@@ -102,6 +102,16 @@ def test_python_blocks(tmp_path, checkpoint):
             [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert result.returncode == 0, result.stderr
+
+
+def test_conversion_to_onnx(tmp_path, checkpoint):
+    nlp = spacy.blank("en")
+    nlp.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert"))}})
+    nlp.initialize(lambda: make_examples(nlp))
+    nlp.to_disk(tmp_path / "training" / "model-best")
+    for arguments in commands("bertner onnx"):
+        run(arguments, tmp_path)
+        assert spacy.load(tmp_path / arguments[4]).config["components"]["bert_ner"]["model"]["runtime"] == "onnx"
 
 
 def test_steps_one_by_one(project):
