@@ -106,7 +106,7 @@ def read_conll(
         plan = _plan(opened, options, faults)
         if plan is None:
             raise faults.error()
-        maker = DocMaker(vocab or make_vocab(options.lang), plan.scan, plan.parse, options)
+        maker = DocMaker(make_vocab(options.lang) if vocab is None else vocab, plan.scan, plan.parse, options)
         yield from maker.docs(plan.blocks(_ignore))
 
 

@@ -675,6 +675,13 @@ def test_missing_annotation_is_masked():
     assert eg.get_aligned_ner() == ["U-PER", None, "O"]
 
 
+def test_read_conll_takes_the_vocab_given_even_an_empty_one():
+    vocab = Vocab()
+    assert len(vocab) == 0
+    for doc in read_conll(DIALECTS / "conll2003.conll", vocab=vocab):
+        assert doc.vocab is vocab
+
+
 def test_read_conll_sources(tmp_path):
     lines = ["EU B-ORG", "rejects O", "", "x O"]
     path = tmp_path / "a.conll"
