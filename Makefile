@@ -60,6 +60,7 @@ bench: $(STAMP) assets/encoder
 	$(BIN)/python bench/training_speed.py
 	$(BIN)/python bench/throughput.py
 	$(BIN)/python bench/scaling.py
+	$(BIN)/python bench/startup.py
 
 package: demo
 	$(BIN)/python -m spacy project run package
