@@ -1,9 +1,8 @@
 """What starting costs: importing the package, and loading a saved pipeline beside `from_pretrained` of the same encoder.
 
-    python bench/startup.py [--rounds 7] [--pipeline FOLDER]
+    python bench/startup.py [--rounds 7] [--encoder FOLDER]
 
-Every figure is of a process of its own, in turn; medians over the rounds. "import" is the time beyond `import spacy`, with the
-entry points read that make `bert_ner` known. "load" begins once spaCy, torch and transformers are imported, which all three
+Every figure is of a process of its own, in turn; medians over the rounds. "import" is the time beyond `import spacy`. "load" begins once spaCy, torch and transformers are imported, which all three
 loaders need; "memory" is what the process grows by at most while it loads, over the size of the weights' file.
 """
 
@@ -41,7 +40,6 @@ import json, sys, time
 import spacy
 known, start = set(sys.modules), time.perf_counter()
 import spacy_bertner
-{more}
 new = [name for name in set(sys.modules) - known if name.split(".")[0] in ("torch", "transformers")]
 print(json.dumps([time.perf_counter() - start, len(new)]))
 """
@@ -75,8 +73,7 @@ def main() -> None:
         size = (model / "model.safetensors").stat().st_size / 2**20
         hf = f"AutoTokenizer.from_pretrained({str(model)!r}); AutoModelForTokenClassification.from_pretrained({str(model)!r})"
         programs = {
-            "import spacy_bertner": IMPORT.format(more=""),
-            "import, and ask for the factory": IMPORT.format(more="spacy.registry.factories.get('bert_ner')"),
+            "import spacy_bertner": IMPORT,
             "spacy.load": LOAD.format(load=f"nlp = spacy.load({str(pipeline)!r})"),
             "from_pretrained": LOAD.format(load=hf),
         }

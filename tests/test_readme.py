@@ -108,6 +108,7 @@ def test_conversion_to_onnx(tmp_path, checkpoint):
     nlp = spacy.blank("en")
     nlp.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert"))}})
     nlp.initialize(lambda: make_examples(nlp))
+    (tmp_path / "training").mkdir()
     nlp.to_disk(tmp_path / "training" / "model-best")
     for arguments in commands("bertner onnx"):
         run(arguments, tmp_path)
