@@ -2,8 +2,8 @@
 
     python bench/startup.py [--rounds 7] [--encoder FOLDER]
 
-Every figure is of a process of its own, in turn; medians over the rounds. "import" is the time beyond `import spacy`. "load" begins once spaCy, torch and transformers are imported, which all three
-loaders need; "memory" is what the process grows by at most while it loads, over the size of the weights' file.
+Every figure is of a process of its own, in turn; medians over the rounds. "import" is the time beyond `import spacy`.
+Loading is timed once spaCy, torch and transformers are imported; its memory is what the process grows by at most.
 """
 
 import argparse
@@ -71,7 +71,8 @@ def main() -> None:
         pipeline = small_pipeline(args.encoder, Path(folder) / "pipeline")
         model = pipeline / "bert_ner/model"
         size = (model / "model.safetensors").stat().st_size / 2**20
-        hf = f"AutoTokenizer.from_pretrained({str(model)!r}); AutoModelForTokenClassification.from_pretrained({str(model)!r})"
+        name = repr(str(model))
+        hf = f"AutoTokenizer.from_pretrained({name}); AutoModelForTokenClassification.from_pretrained({name})"
         programs = {
             "import spacy_bertner": IMPORT,
             "spacy.load": LOAD.format(load=f"nlp = spacy.load({str(pipeline)!r})"),
