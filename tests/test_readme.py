@@ -90,13 +90,18 @@ def test_settings_block_is_the_default():
     assert set(settings) - {"factory"} == set(explained)
 
 
-def test_python_blocks(tmp_path, checkpoint):
-    shutil.copytree(checkpoint("bert-uncased"), tmp_path / "assets" / "encoder")
+def save_pipeline(folder: Path, checkpoint) -> None:
+    """Save an initialized pipeline where `spacy train` would."""
     nlp = spacy.blank("en")
     nlp.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert"))}})
     nlp.initialize(lambda: make_examples(nlp))
-    (tmp_path / "training").mkdir()
-    nlp.to_disk(tmp_path / "training" / "model-best")
+    (folder / "training").mkdir()
+    nlp.to_disk(folder / "training" / "model-best")
+
+
+def test_python_blocks(tmp_path, checkpoint):
+    shutil.copytree(checkpoint("bert-uncased"), tmp_path / "assets" / "encoder")
+    save_pipeline(tmp_path, checkpoint)
     for block in blocks("python"):
         result = subprocess.run(
             [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -105,11 +110,7 @@ def test_python_blocks(tmp_path, checkpoint):
 
 
 def test_conversion_to_onnx(tmp_path, checkpoint):
-    nlp = spacy.blank("en")
-    nlp.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert"))}})
-    nlp.initialize(lambda: make_examples(nlp))
-    (tmp_path / "training").mkdir()
-    nlp.to_disk(tmp_path / "training" / "model-best")
+    save_pipeline(tmp_path, checkpoint)
     for arguments in commands("bertner onnx"):
         run(arguments, tmp_path)
         assert spacy.load(tmp_path / arguments[4]).config["components"]["bert_ner"]["model"]["runtime"] == "onnx"
