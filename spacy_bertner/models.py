@@ -15,11 +15,9 @@ from thinc.api import Model, Shim
 from thinc.types import Floats2d
 from thinc.util import torch2xp, xp2torch
 
-from .encoding import PieceEncoder
-from .onnx_runtime import OnnxShim
-
 if TYPE_CHECKING:
     from .encoder import EncoderShim
+    from .encoding import PieceEncoder
 
 # Padded pieces in a batch, for torch on its devices and for ONNX Runtime. On a CPU small batches stay in its caches; a GPU
 # wants to be filled.
@@ -126,6 +124,8 @@ def BertTokenClassifier(
         raise ValueError(f'runtime: {runtime!r} is unknown; allowed are "torch" and "onnx"')
     shim: Shim
     if runtime == "onnx":  # without torch, which need not be there
+        from .onnx_runtime import OnnxShim
+
         shim = OnnxShim()
     else:
         import torch
@@ -233,8 +233,10 @@ def _shim(model: Model) -> "EncoderShim":
     return cast("EncoderShim", model.shims[0])
 
 
-def _pieces(model: Model) -> PieceEncoder:
+def _pieces(model: Model) -> "PieceEncoder":
     """The piece encoder, made on first use and again when another tokenizer is loaded."""
+    from .encoding import PieceEncoder
+
     shim, attrs = _shim(model), model.attrs
     if shim.pieces is None:
         limit = shim.max_positions

@@ -49,12 +49,11 @@ def to_onnx(nlp: Language, *, int8: bool = False) -> None:
 def export(module: TokenClassifier, *, int8: bool = False) -> bytes:
     """Return a module as an ONNX model (see `OnnxShim` for its inputs and its output)."""
     try:
-        import onnx
-        import onnxruntime
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401  torch's exporter needs it
     except ImportError as err:
         raise ImportError('Converting to ONNX needs more packages: pip install "spacy-bertner[onnx]"') from err
-    del onnx, onnxruntime
     module = copy.deepcopy(module).float().cpu().eval()
     # Two windows of different lengths, so that nothing is taken to be of one size
     mask = torch.ones(2, 7, dtype=torch.int64)
