@@ -76,7 +76,7 @@ def load_encoder(
     Returns encoder, head and the head's tags in the order of its rows; the last two are None without a head.
     Raises CheckpointError.
     """
-    from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification
+    from transformers import AutoConfig, AutoModelForTokenClassification
 
     arguments = _arguments(is_saved)
     with quiet_transformers():
@@ -97,10 +97,11 @@ def load_encoder(
             if has_head:
                 model, info = AutoModelForTokenClassification.from_pretrained(name, **arguments)
             else:
+                encoder_class = _encoder_class(config)
                 try:
-                    model, info = AutoModel.from_pretrained(name, add_pooling_layer=False, **arguments)
+                    model, info = encoder_class.from_pretrained(name, add_pooling_layer=False, **arguments)
                 except TypeError:  # encoders without a pooling layer do not know the argument
-                    model, info = AutoModel.from_pretrained(name, **arguments)
+                    model, info = encoder_class.from_pretrained(name, **arguments)
         except CheckpointError:
             raise
         except (OSError, ValueError, KeyError, RuntimeError, AttributeError, ImportError, SafetensorError) as err:
@@ -123,6 +124,20 @@ def load_encoder(
         )
     base.config.architectures = [type(base).__name__]
     return base, head, [config.id2label[i] for i in range(head.out_features)]
+
+
+def _encoder_class(config: Any) -> Any:
+    """Return the class that AutoModel would take, or AutoModel itself where it has to choose.
+
+    AutoModel imports the configurations of all architectures, which takes longer than to load an encoder of usual size.
+    """
+    from transformers import MODEL_MAPPING, AutoModel
+
+    try:
+        found = MODEL_MAPPING[type(config)]
+    except KeyError:
+        return AutoModel  # has the error message
+    return AutoModel if isinstance(found, tuple) else found
 
 
 def missing_message(name: str, what: str, err: Exception) -> str:
