@@ -160,7 +160,8 @@ class BertNER(TrainablePipe):
             return [[] for _ in docs]
         if not self.model.has_dim("nO"):
             raise ValueError(Errors.E109.format(name=self.name))
-        scores = self.model.ops.to_numpy(self.model.ops.xp.concatenate(self.model.predict(docs)))
+        rows = self.model.predict(docs)
+        scores = self.model.ops.to_numpy(rows[0] if len(rows) == 1 else self.model.ops.xp.concatenate(rows))
         starts = np.cumsum([0] + [len(doc) for doc in docs])
         is_free, is_start = self._free_tokens(docs)
         is_start[starts[:-1][np.diff(starts) > 0]] = True

@@ -151,6 +151,7 @@ class PieceEncoder:
                 cache[orth] = self._word(doc.vocab, orth)
             self._cache = cache
         words = [cache[orth] for orth in orths]
+        del orths, missing  # more than all that is returned
         lengths = np.fromiter((len(ids) for ids, _, _ in words), dtype=np.int64, count=len(words))
         offsets = np.zeros(len(words) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])

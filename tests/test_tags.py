@@ -65,6 +65,34 @@ def test_segments_are_decoded_apart(scheme):
     assert tag_set.decode(scores, is_start).tolist() == np.concatenate(apart).tolist()
 
 
+def best_score(tag_set, scores):
+    """The score of the best legal path through one segment, by plain dynamic programming over all of it."""
+    allowed = np.where(tag_set.legal, 0.0, -np.inf)
+    best = np.where(tag_set.legal_start, scores[0], -np.inf).astype(np.float64)
+    for row in scores[1:]:
+        best = (best[:, None] + allowed).max(axis=0) + row
+    return best[tag_set.legal_end].max()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("share_outside", [0.0, 0.5, 0.95])
+def test_searching_around_illegal_places_finds_the_best(scheme, share_outside):
+    rng = np.random.default_rng(7)
+    tag_set = TagSet(make_tags(["A", "B"], scheme), scheme)
+    is_start = rng.random(4000) < 0.01
+    is_start[0] = True
+    scores = rng.normal(size=(4000, len(tag_set))).astype("float32")
+    scores[:, 0] += np.where(rng.random(4000) < share_outside, 3, 0)
+    # Evidence that is far away: an entity that goes on for long and must start somewhere
+    scores[1000:1100, 2 if scheme in ("BIO", "BILUO") else 1] += 6
+    found = tag_set.decode(scores, is_start)
+    bounds = [*np.flatnonzero(is_start), 4000]
+    for start, end in itertools.pairwise(bounds):
+        assert is_legal([tag_set.tags[i] for i in found[start:end]], scheme)
+        score = scores[np.arange(start, end), found[start:end]].sum(dtype=np.float64)
+        assert score == pytest.approx(best_score(tag_set, scores[start:end]), abs=1e-4)
+
+
 def test_legal_argmax_is_not_searched(monkeypatch):
     tag_set = TagSet(make_tags(["A"], "BIO"), "BIO")
     monkeypatch.setattr(TagSet, "_viterbi", lambda *_: pytest.fail("searched"))
