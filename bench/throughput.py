@@ -71,6 +71,7 @@ from spacy.util import load_config
 from thinc.api import Adam, fix_random_seed, set_gpu_allocator
 from torch import nn
 
+from spacy_bertner.component import BertNER
 from spacy_bertner.encoder import supports
 from spacy_bertner.models import BATCH_OVERHEAD, DEFAULT_BATCH_PIECES
 
@@ -187,12 +188,8 @@ def bert_ner(setup: Setup, precision: str = "float32", **settings: Any) -> Syste
             raise LeftOut(f"this processor has no arithmetic in {precision}")
         settings["mixed_precision"] = precision
     nlp = spacy.load(setup.trained, config={"components": {"bert_ner": {"model": settings}}})
-    shim = nlp.get_pipe("bert_ner").model.shims[0]  # type: ignore[attr-defined]
-
-    def forget() -> None:
-        shim.pieces = None
-
-    return spacy_system(nlp, shim.module.encoder, precision, forget)
+    encoder = nlp.get_pipe("bert_ner").model.shims[0].module.encoder  # type: ignore[attr-defined]
+    return spacy_system(nlp, encoder, precision)
 
 
 def transformer_ner(setup: Setup) -> System:
@@ -200,11 +197,12 @@ def transformer_ner(setup: Setup) -> System:
     nlp = peers.transformer_ner(setup.encoder, setup.thinc_precision)
     train_a_little(nlp, setup.docs)
     encoder = nlp.get_pipe("transformer").model.transformer  # type: ignore[attr-defined]
-    return spacy_system(nlp, encoder, setup.thinc_precision or "float32", lambda: None)
+    return spacy_system(nlp, encoder, setup.thinc_precision or "float32")
 
 
-def spacy_system(nlp: spacy.Language, encoder: nn.Module | None, precision: str, forget: Callable[[], None]) -> System:
+def spacy_system(nlp: spacy.Language, encoder: nn.Module | None, precision: str) -> System:
     chosen: dict[str, int] = {}
+    shims = [pipe.model.shims[0] for _, pipe in nlp.components if isinstance(pipe, BertNER)]
 
     def pipe(docs: list, batch_size: int) -> list:
         return list(nlp.pipe(docs, batch_size=batch_size))
@@ -218,7 +216,8 @@ def spacy_system(nlp: spacy.Language, encoder: nn.Module | None, precision: str,
                 sizes.sort(key=seconds.__getitem__)
                 print(f"    batch size: {sizes[0]} of {', '.join(map(str, sorted(sizes)))}")
             chosen[data.name] = sizes[0]
-        forget()
+        for shim in shims:
+            shim.pieces = None  # type: ignore[attr-defined]  # with what it knows of words
         return partial(pipe, data.fresh_docs(nlp.vocab), chosen[data.name])
 
     return System(prepare, count_decided, encoder, precision, chosen)
@@ -260,12 +259,7 @@ def bert_ner_onnx(setup: Setup, *, int8: bool) -> System:
 
     nlp = spacy.load(setup.trained)
     to_onnx(nlp, int8=int8)
-    shim = nlp.get_pipe("bert_ner").model.shims[0]  # type: ignore[attr-defined]
-
-    def forget() -> None:
-        shim.pieces = None
-
-    return spacy_system(nlp, None, "float32", forget)
+    return spacy_system(nlp, None, "float32")
 
 
 def hf_pipeline(setup: Setup) -> System:

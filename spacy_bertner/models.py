@@ -67,7 +67,7 @@ class FolderModel(Model):
 def BertTokenClassifier(
     name: str,
     window: int = 256,
-    stride: int = 192,
+    stride: int = 224,
     max_batch_pieces: int | None = None,
     mixed_precision: bool | str = False,
     orthography: bool | None = None,

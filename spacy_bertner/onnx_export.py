@@ -19,6 +19,7 @@ from .encoding import N_ORTHOGRAPHY
 from .onnx_runtime import MODEL_FILE
 
 OPSET = 18
+MAX_BYTES = 2**31  # of a protocol buffer, which an ONNX file is
 
 
 def to_onnx(nlp: Language, *, int8: bool = False) -> None:
@@ -28,7 +29,8 @@ def to_onnx(nlp: Language, *, int8: bool = False) -> None:
 
     int8: whether weights are rounded to 8 bits, a scale each output, and activations while predicting, a scale each
         matrix: quicker, but not exact. What tags change should be measured with `spacy evaluate`.
-    Raises ValueError where there is no such component, or one without weights; ImportError without the extra `onnx`.
+    Raises ValueError where there is no such component, or one without weights or with more than an ONNX file holds;
+        ImportError without the extra `onnx`.
     """
     found = [(name, pipe) for name, pipe in nlp.components if isinstance(pipe, BertNER)]
     if not found:
@@ -47,13 +49,21 @@ def to_onnx(nlp: Language, *, int8: bool = False) -> None:
 
 
 def export(module: TokenClassifier, *, int8: bool = False) -> bytes:
-    """Return a module as an ONNX model (see `OnnxShim` for its inputs and its output)."""
+    """Return a module as an ONNX model (see `OnnxShim` for its inputs and its output).
+
+    Raises ValueError for more weights than an ONNX file holds; ImportError without the extra `onnx`.
+    """
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401  torch's exporter needs it
     except ImportError as err:
         raise ImportError('Converting to ONNX needs more packages: pip install "spacy-bertner[onnx]"') from err
+    size = 4 * sum(parameter.numel() for parameter in module.parameters())
+    if size >= MAX_BYTES:
+        raise ValueError(
+            f'runtime: the weights take {size / 2**30:.1f} GiB in float32, an ONNX file holds 2 GiB at most; use "torch"'
+        )
     module = copy.deepcopy(module).float().cpu().eval()
     # Two windows of different lengths, so that nothing is taken to be of one size
     mask = torch.ones(2, 7, dtype=torch.int64)

@@ -21,7 +21,7 @@ HARD_WORDS = [
 ]  # fmt: skip
 
 
-def encoder_for(folder, window=256, stride=192):
+def encoder_for(folder, window=256, stride=224):
     tokenizer = load_tokenizer(str(folder))
     return PieceEncoder(
         tokenizer.backend_tokenizer, pad_id=tokenizer.pad_token_id, window=window, stride=stride

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import spacy
+import torch
 from spacy.tokens import Doc
 from typer.testing import CliRunner
 
@@ -170,3 +171,11 @@ def test_what_cannot_be_converted_is_named(converted, tmp_path):
     result = CliRunner().invoke(bertner, ["onnx", str(tmp_path / "nothing"), str(tmp_path / "again")])
     assert result.exit_code == 1
     assert not (tmp_path / "again").exists()
+
+
+def test_more_weights_than_a_file_holds(trained):
+    nlp = spacy.load(trained)
+    # Weights on the meta device have a shape, and no memory
+    nlp.get_pipe("bert_ner").model.shims[0].module.head = torch.nn.Linear(2**15, 2**15, device="meta")
+    with pytest.raises(ValueError, match=r"the weights take 4\.0 GiB in float32, an ONNX file holds 2 GiB"):
+        to_onnx(nlp)
