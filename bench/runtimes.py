@@ -9,7 +9,7 @@ left out; none of these is needed by the package but onnxruntime: pip install op
 
 What each does to the weights, and to the activations while predicting:
 
-  torch-compile      torch.compile with dynamic shapes: float32
+  torch-compile      torch.compile with dynamic shapes, the last layer over all rows: float32
   torch-int8         torch.ao.quantization.quantize_dynamic: all linear layers
   torchao-int8       torchao's Int8DynamicActivationInt8WeightConfig: all linear layers
   onnx, onnx-int8    what `spacy bertner onnx` makes: int8 without the first third of the products
@@ -57,6 +57,12 @@ def of_torch(module: torch.nn.Module) -> Run:
     return run
 
 
+def torch_compile(module: torch.nn.Module, _: list) -> Run:
+    module = copy.deepcopy(module)
+    module._picks_rows = False  # compiling does not see the context variable by which the last layer knows its rows
+    return of_torch(torch.compile(module, dynamic=True))
+
+
 def torch_int8(module: torch.nn.Module, _: list) -> Run:
     return of_torch(torch.ao.quantization.quantize_dynamic(copy.deepcopy(module), {torch.nn.Linear}))
 
@@ -101,7 +107,7 @@ def openvino(module: torch.nn.Module, batches: list, *, kind: str = "float32") -
 # What makes each, and the module that it needs
 LIBRARIES: dict[str, tuple[Callable[[torch.nn.Module, list], Run], str]] = {
     "torch": (lambda module, _: of_torch(module), "torch"),
-    "torch-compile": (lambda module, _: of_torch(torch.compile(copy.deepcopy(module), dynamic=True)), "torch"),
+    "torch-compile": (torch_compile, "torch"),
     "torch-int8": (torch_int8, "torch"),
     "torchao-int8": (torchao_int8, "torchao"),
     "onnx": (onnx, "onnxruntime"),

@@ -31,6 +31,8 @@ Systems in training, one optimiser step a batch of about 1,000 words, on sentenc
   bert_ner              with the settings of configs/demo.cfg: attention without dropout
   bert_ner/own-dropout  with the encoder's own rates of dropout
   transformer+ner       as above
+  transformer+ner/sorted    the same with the batches of its quick-start config, which are sorted by length and of 2,000
+                        padded words, and so fewer steps
   hf                    padding to the longest of the batch, fused AdamW, gradient clipped; sentences only
   tutorial-loop         32 sentences a batch, padded to 128 pieces, AdamW; sentences only
 
@@ -67,6 +69,7 @@ from limit import DTYPES, Limits, counted
 from report import OURS, PEER, TITLES, median_rates, summarize, table, write
 from spacy.attrs import ENT_IOB
 from spacy.training import Example, minibatch_by_words
+from spacy.training.batchers import minibatch_by_padded_size
 from spacy.util import load_config
 from thinc.api import Adam, fix_random_seed, set_gpu_allocator
 from torch import nn
@@ -355,16 +358,22 @@ def train_bert_ner(setup: Setup, **settings: Any) -> System:
     return spacy_training(nlp, optimizer, shim.module.encoder, setup.precision)
 
 
-def train_transformer_ner(setup: Setup) -> System:
+def train_transformer_ner(setup: Setup, *, by_length: bool = False) -> System:
     nlp = peers.transformer_ner(setup.encoder, setup.thinc_precision)
     optimizer = initialize(nlp, setup.docs)
     encoder = nlp.get_pipe("transformer").model.transformer  # type: ignore[attr-defined]
-    return spacy_training(nlp, optimizer, encoder, setup.thinc_precision or "float32")
+    return spacy_training(nlp, optimizer, encoder, setup.thinc_precision or "float32", by_length=by_length)
 
 
-def spacy_training(nlp: spacy.Language, optimizer: Adam, encoder: nn.Module, precision: str) -> System:
+def spacy_training(
+    nlp: spacy.Language, optimizer: Adam, encoder: nn.Module, precision: str, *, by_length: bool = False
+) -> System:
     def prepare(data: Data) -> Callable[[], int]:
-        ready = [examples(nlp, docs) for docs in batches(data.docs, 1000)]
+        if by_length:
+            cut = [list(docs) for docs in minibatch_by_padded_size(data.docs, size=2000, buffer=256, get_length=len)]
+        else:
+            cut = batches(data.docs, 1000)
+        ready = [examples(nlp, docs) for docs in cut]
 
         def train() -> int:
             for batch in ready:
@@ -409,6 +418,7 @@ TRAINERS: dict[str, Callable[[Setup], System]] = {
     OURS: train_bert_ner,
     "bert_ner/own-dropout": partial(train_bert_ner, transformer_config={}),
     PEER: train_transformer_ner,
+    f"{PEER}/sorted": partial(train_transformer_ner, by_length=True),
     "hf": partial(train_hf, is_tutorial=False),
     "tutorial-loop": partial(train_hf, is_tutorial=True),
 }
