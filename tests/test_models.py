@@ -30,6 +30,28 @@ def scores_of(component, docs):
     return component.model.predict(docs)
 
 
+@pytest.mark.parametrize(
+    ("kind", "part"), [("bert", "intermediate"), ("roberta", "intermediate"), ("distilbert", "ffn")]
+)
+def test_the_last_layer_computes_the_rows_of_words_alone(kind, part, tagger, nlp):
+    ner = tagger(kind)
+    shim = ner.model.shims[0]
+    computed = {"first": 0, "last": 0}
+
+    def count(name):
+        def hook(_module, args):
+            computed[name] += args[0].shape[:-1].numel()
+
+        return hook
+
+    layers = encoder._layers(shim.module.encoder)[1]
+    getattr(layers[0], part).register_forward_pre_hook(count("first"))
+    getattr(layers[-1], part).register_forward_pre_hook(count("last"))
+    docs = make_docs(nlp, 12, 40)
+    has_row = [~np.isneginf(rows[:, 0]) for rows in scores_of(ner, docs)]
+    assert computed["last"] == sum(map(np.sum, has_row)) < computed["first"]
+
+
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_rows_equal_transformers(kind, checkpoint, nlp):
     folder = checkpoint(kind, TAGS)
