@@ -7,7 +7,7 @@ Torch and transformers are not imported here: every `spacy.blank()` imports all 
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -241,12 +241,15 @@ class BertNER(TrainablePipe):
         for group in self._group(examples):
             scores, backprop = self.model.begin_update([eg.predicted for eg in group])
             group_loss, d_scores, n = self._loss(group, scores)
-            if n:
+            # A shared layer waits for the gradient of all that listen to it, be it zero
+            if n or "group_docs" not in self.model.attrs:
                 backprop(d_scores)
+            if n:
                 loss += group_loss
                 n_labelled += n
         if n_labelled:
-            self.model.attrs["add_labelled"](self.model, n_labelled)
+            if "add_labelled" in self.model.attrs:
+                self.model.attrs["add_labelled"](self.model, n_labelled)
             losses[self.name] += loss / n_labelled
             self._check_loss(loss / n_labelled)
         if sgd is not None and sgd is not False:
@@ -254,7 +257,12 @@ class BertNER(TrainablePipe):
         return losses
 
     def _group(self, examples: Sequence[Example]) -> list[list[Example]]:
-        """Group examples so that each group needs one pass through the encoder; leave out those without tokens."""
+        """Group examples so that each group needs one pass through the encoder; leave out those without tokens.
+
+        What is shared with other components has been computed for all examples at once: they stay together.
+        """
+        if "group_docs" not in self.model.attrs:
+            return [list(examples)] if any(len(eg.predicted) for eg in examples) else []
         examples = [eg for eg in examples if len(eg.predicted) and eg.reference.has_annotation("ENT_IOB")]
         if not examples:
             return []
@@ -345,6 +353,8 @@ class BertNER(TrainablePipe):
         head_tags = None
         if "load_checkpoint" in self.model.attrs:
             head_tags = self.model.attrs["load_checkpoint"](self.model)
+        elif nlp is not None and "check_upstream" in self.model.attrs:
+            self.model.attrs["check_upstream"](self.model, self, nlp)
         if not labels and not head_tags:
             raise ValueError(
                 f"{self.name}: no labels: the training data has no entities, no labels are given in "
@@ -354,7 +364,11 @@ class BertNER(TrainablePipe):
         self._set_tags(self._checkpoint_tags(head_tags) if head_tags else [OUTSIDE])
         self._add_labels(labels)
         self.model.set_dim("nO", len(self.tag_set), force=True)
-        self.model.initialize()
+        if "load_checkpoint" in self.model.attrs:
+            self.model.initialize()
+            return
+        docs = [eg.predicted for eg in islice(get_examples(), 10) if len(eg.predicted)]
+        self.model.initialize(X=docs or [Doc(self.vocab, words=["hello"])])
 
     def _checkpoint_tags(self, tags: list[str]) -> list[str]:
         scheme = self.cfg["scheme"]

@@ -75,11 +75,16 @@ class Batch:
     rows: Ints1d
 
 
+def is_blank(text: str) -> bool:
+    """Whether a word has nothing but whitespace, control and format characters."""
+    return all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in text)
+
+
 def orthographic_class(vocab: Vocab, orth: int) -> int:
     """Return the number in `ORTHOGRAPHY` of what the lexeme looks like, by spaCy's lexical attributes."""
     lexeme = vocab[orth]
-    if all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in lexeme.text):
-        name = "blank"  # whitespace, control and format characters
+    if is_blank(lexeme.text):
+        name = "blank"
     elif lexeme.is_lower:
         name = "lower"
     elif lexeme.is_upper:

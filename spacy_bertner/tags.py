@@ -130,8 +130,10 @@ class TagSet:
             n_entities += prefix in ("B", "U")
             entities.append((n_entities if label else -1, label))
         ids = np.full(len(biluo), MISSING, dtype=np.int64)
-        unknown = set()
+        unknown: set[str] = set()
         kept = range(len(biluo)) if is_kept is None else np.flatnonzero(is_kept).tolist()
+        if not kept:
+            return ids, unknown
         outside = -1, ""
         for before, i, after in zip([None, *kept[:-1]], kept, [*kept[1:], None], strict=True):
             entity, label = entities[i]

@@ -179,3 +179,10 @@ def test_gold_can_be_decoded_where_tokens_are_left_out(scheme):
         "IO": ["I-A", "I-A", "I-B", "I-B"],
     }
     assert kept == expected[scheme]
+
+
+def test_encode_where_nothing_is_kept():
+    tags = TagSet(["O", "B-PER", "I-PER"], "BIO")
+    assert tags.encode([])[0].tolist() == []
+    ids, unknown = tags.encode(["O", "B-PER"], np.array([False, False]))
+    assert ids.tolist() == [MISSING, MISSING] and unknown == set()

@@ -1,0 +1,153 @@
+"""The head alone, on a `tok2vec` sublayer: one `transformer` or `tok2vec` component serves it and others.
+
+The head is that of `BertForTokenClassification` (Devlin et al. 2019, section 5.3): dropout and one linear layer, over the
+vector that the sublayer has for each token.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+from spacy.attrs import ORTH
+from spacy.language import Language
+from spacy.tokens import Doc
+from spacy.ty import ListenedToComponent
+from thinc.api import Dropout, Linear, Model
+from thinc.layers.resizable import resize_linear_weighted
+from thinc.types import Floats2d, Ints1d
+
+from .encoding import is_blank
+
+
+def TokenClassifier(tok2vec: Model[list[Doc], list[Floats2d]]) -> Model[list[Doc], list[Floats2d]]:
+    """A linear head over the token vectors of another layer, a listener to a shared transformer for instance.
+
+    tok2vec: a model from Docs to token vectors, (n_tokens, width) a Doc.
+
+    Returns a model from Docs to rows of tag scores, (n_tokens, n_tags) a Doc; -inf for tokens of whitespace, control and
+    format characters alone. The gradient is summed over the tokens, as that of spaCy's tagger is, so that components
+    that share a layer count in it alike.
+    """
+    linear = Linear()
+    model: Model[list[Doc], list[Floats2d]] = Model(
+        "token_classifier",
+        forward,
+        init=init,
+        layers=[tok2vec, Dropout(), linear],
+        dims={"nO": None},
+        attrs={"resize_output": resize_output, "check_upstream": check_upstream},
+        refs={"tok2vec": tok2vec, "output_layer": linear},
+    )
+    return model
+
+
+def forward(
+    model: Model[list[Doc], list[Floats2d]], docs: Sequence[Doc], is_train: bool
+) -> tuple[list[Floats2d], Callable]:
+    """Score the tags of every token."""
+    tok2vec, dropout, linear = model.layers
+    ops = model.ops
+    lengths = [len(doc) for doc in docs]
+    if not any(lengths):  # whose vectors may have no width
+        return [ops.alloc2f(0, model.get_dim("nO")) for _ in docs], lambda dY: []
+    _check_vectors(model, docs, is_train)
+    vectors, backprop_vectors = tok2vec(docs, is_train)
+    X, backprop_dropout = dropout(ops.flatten(vectors), is_train)  # (n_tokens, width)
+    Y, backprop_linear = linear(X, is_train)  # (n_tokens, n_tags)
+    Y[ops.xp.asarray(_blank_tokens(docs))] = -ops.xp.inf
+    counts = cast(Ints1d, np.asarray(lengths, dtype="i"))
+
+    def backprop(dY: list[Floats2d]) -> list[Doc]:
+        dX = backprop_dropout(backprop_linear(ops.flatten(dY)))
+        return backprop_vectors(ops.unflatten(dX, counts))
+
+    return ops.unflatten(Y, counts), backprop
+
+
+def init(model: Model[list[Doc], list[Floats2d]], X: list[Doc] | None = None, Y: Any = None) -> None:
+    """Initialize the sublayer, and the head anew for the number of tags (dimension nO) and the sublayer's width.
+
+    X: some Docs, not all of them without tokens. Y: not used.
+    """
+    if X is None:
+        raise ValueError("The width of the sublayer is not known: give some Docs to initialize with")
+    tok2vec, _, linear = model.layers
+    tok2vec.initialize(X=X)
+    linear.set_dim("nO", model.get_dim("nO"), force=True)
+    linear.set_dim("nI", model.ops.flatten(tok2vec.predict(X)).shape[1], force=True)
+    linear.initialize()
+
+
+def resize_output(model: Model, n_tags: int) -> None:
+    """Give the head `n_tags` rows, keeping those it has; the others are zero."""
+    # A new layer: the optimiser starts afresh, since its averages do not fit any more
+    model.layers[2] = resize_linear_weighted(model.layers[2], n_tags)
+    model.set_ref("output_layer", model.layers[2])
+    model.set_dim("nO", n_tags, force=True)
+
+
+def check_upstream(model: Model, component: Any, nlp: Language) -> None:
+    """Raise ValueError where the model of `component` listens to one that is not before it in the pipeline."""
+    name = component.name
+    before: list[str] = []
+    found: set[int] = set()
+    for other, pipe in nlp.pipeline:
+        if pipe is component:
+            break
+        before.append(other)
+        if isinstance(pipe, ListenedToComponent):
+            pipe.find_listeners(component)
+            found.update(id(listener) for listener in pipe.listeners)
+    for listener in _listeners(model):
+        if id(listener) not in found:
+            raise ValueError(
+                f"{name}: its model has a {listener.name}, which {_upstream(listener)}, and there is none before it in "
+                f"the pipeline (there: {', '.join(before) or 'nothing'}). {_REMEDY.format(name=name)}"
+            )
+
+
+_REMEDY = (
+    "Add one before it, or give it a layer of its own in [components.{name}.model.tok2vec]: where the component comes "
+    'from another pipeline, replace_listeners = ["model.tok2vec"] beside its source, or nlp.replace_listeners, does that'
+)
+
+
+def _check_vectors(model: Model, docs: Sequence[Doc], is_train: bool) -> None:
+    """Raise ValueError for Docs that bring no vectors along, of which a listener would make zeros."""
+    for listener in _listeners(model):
+        if is_train and getattr(listener, "_batch_id", None) is not None:
+            continue
+        if all(_has_vectors(listener, doc) for doc in docs if len(doc)):
+            continue
+        raise ValueError(
+            f"The model of bert_ner has a {listener.name}, which {_upstream(listener)}, and no such component has seen "
+            "these Docs. Is it excluded, disabled or after bert_ner? Enable it, or give bert_ner a layer of its own "
+            "with nlp.replace_listeners before it is saved"
+            + ("; where it is frozen, name it in [training] annotating_components" if is_train else "")
+        )
+
+
+def _listeners(model: Model) -> list[Model]:
+    """The layers that wait for a component upstream: spaCy's, and those that follow its protocol."""
+    return [node for node in model.walk() if hasattr(node, "upstream_name")]
+
+
+def _upstream(listener: Any) -> str:
+    kind = "tok2vec" if listener.name == "tok2vec-listener" else "transformer"
+    is_any = listener.upstream_name == "*"
+    return f"needs a component {kind!r}" if is_any else f"needs the component {listener.upstream_name!r}"
+
+
+def _has_vectors(listener: Model, doc: Doc) -> bool:
+    if listener.name == "tok2vec-listener":
+        return doc.tensor.size > 0
+    return Doc.has_extension("trf_data") and doc._.trf_data is not None
+
+
+def _blank_tokens(docs: Sequence[Doc]) -> np.ndarray:
+    """Number the tokens, over all Docs together, that nothing can be seen of."""
+    orths = np.concatenate([doc.to_array(ORTH) for doc in docs])
+    words, places = np.unique(orths, return_inverse=True)
+    strings = docs[0].vocab.strings
+    is_blank_word = np.array([is_blank(strings[int(word)]) for word in words], dtype=bool)
+    return np.flatnonzero(is_blank_word[places])
