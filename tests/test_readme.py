@@ -62,7 +62,7 @@ def test_every_block_is_known():
     assert len(re.findall(r"^```", README, re.MULTILINE)) / 2 == len(blocks("bash")) + len(blocks("python")) + len(
         blocks("ini")
     )
-    assert len(blocks("bash")) == 6 and len(blocks("python")) == 2 and len(blocks("ini")) == 4
+    assert len(blocks("bash")) == 6 and len(blocks("python")) == 2 and len(blocks("ini")) == 5
 
 
 def test_make_targets_exist():
@@ -88,6 +88,12 @@ def test_settings_block_is_the_default():
     settings = re.findall(r"(?m)^(\w+) = ", block)
     explained = re.findall(r"(?m)^# .*\n(?:# .*\n)*(\w+) = ", block)
     assert set(settings) - {"factory"} == set(explained)
+
+
+def test_shared_block_is_in_the_config():
+    (block,) = [block for block in blocks("ini") if "TransformerListener" in block]
+    documented = Config().from_str(f"[components]\n[components.bert_ner]\n{block}")["components"]["bert_ner"]["model"]
+    assert documented == spacy.util.load_config(ROOT / "configs" / "shared.cfg")["components"]["bert_ner"]["model"]
 
 
 def save_pipeline(folder: Path, checkpoint) -> None:
