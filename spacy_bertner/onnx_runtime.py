@@ -36,6 +36,7 @@ class OnnxShim(Shim):
 
     kind = "onnx"
     checkpoint_tags = None
+    most_pieces = None
 
     def __init__(self) -> None:
         super().__init__(None)
