@@ -93,11 +93,11 @@ class OnnxShim(Shim):
         """Raise ValueError."""
         raise ValueError(TRAINING)
 
-    def begin_update(self, inputs: Any, dropout: float = 0.0) -> NoReturn:
+    def begin_update(self, *inputs: Any) -> NoReturn:
         """Raise ValueError."""
         raise ValueError(TRAINING)
 
-    begin_update_recomputed = begin_update
+    begin_update_recomputed = in_parts = begin_update
 
     def add_labelled(self, n: int) -> None:
         """Nothing is trained."""

@@ -98,7 +98,7 @@ def test_a_sound_pipeline_is_loaded(pipelines):
 def test_the_folder_of_the_model_is_missing(pipelines, tmp_path):
     shutil.copytree(pipelines["torch"][0], tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / "bert_ner" / "model")
-    with pytest.raises(ValueError, match="model/head.safetensors: is missing"):
+    with pytest.raises(ValueError, match=r"model/head\.safetensors: is missing"):
         spacy.load(tmp_path / "copy")
 
 
