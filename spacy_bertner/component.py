@@ -26,6 +26,7 @@ from thinc.types import Floats2d
 
 from .files import CheckpointError, checksums, verified
 from .tags import FIRST_PREFIX, MISSING, OUTSIDE, Bools1d, TagSet, make_tags, validate_label, validate_scheme
+from .training_data import Faults
 
 DEFAULT_CONFIG = """
 [model]
@@ -356,6 +357,17 @@ class BertNER(TrainablePipe):
         self._add_labels(labels)
         self.model.set_dim("nO", len(self.tag_set), force=True)
         self.model.initialize()
+        self._warn_of_faults(get_examples)
+
+    def _warn_of_faults(self, get_examples: Callable[[], Iterable[Example]]) -> None:
+        """Say once, before training, what of the data cannot be learnt."""
+        has_rows = self.model.attrs.get("has_rows")
+        faults = Faults(self.labels, lambda doc: has_rows(self.model, doc) if has_rows else [True] * len(doc))
+        for example in get_examples():
+            faults.add(example)
+        if message := faults.message(self.name):
+            self._unknown_labels |= faults.unknown_labels  # no second warning in training
+            warnings.warn(message, stacklevel=3)
 
     def _checkpoint_tags(self, tags: list[str]) -> list[str]:
         scheme = self.cfg["scheme"]

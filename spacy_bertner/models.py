@@ -153,6 +153,7 @@ def BertTokenClassifier(
             "resize_output": resize_output,
             "group_docs": group_docs,
             "add_labelled": add_labelled,
+            "has_rows": has_rows,
         },
         shims=[shim],
     )
@@ -233,6 +234,11 @@ def group_docs(model: Model, docs: Sequence[Doc]) -> list[list[int]]:
 def add_labelled(model: Model, n: int) -> None:
     """Note that the gradient holds `n` more labelled tokens: the step divides it by their number."""
     _shim(model).add_labelled(n)
+
+
+def has_rows(model: Model, doc: Doc) -> list[bool]:
+    """Say of each token whether it gets a row of scores that are numbers."""
+    return _pieces(model).pieces(doc).has_row.tolist()
 
 
 def _shim(model: Model) -> "EncoderShim":
