@@ -24,7 +24,9 @@ from spacy.training import Example, validate_examples, validate_get_examples
 from thinc.api import Config, Model, Optimizer, set_dropout_rate
 from thinc.types import Floats2d
 
+from .files import CheckpointError, checksums, verified
 from .tags import FIRST_PREFIX, MISSING, OUTSIDE, Bools1d, TagSet, make_tags, validate_label, validate_scheme
+from .training_data import Faults
 
 DEFAULT_CONFIG = """
 [model]
@@ -364,11 +366,22 @@ class BertNER(TrainablePipe):
         self._set_tags(self._checkpoint_tags(head_tags) if head_tags else [OUTSIDE])
         self._add_labels(labels)
         self.model.set_dim("nO", len(self.tag_set), force=True)
-        if "load_checkpoint" in self.model.attrs:
-            self.model.initialize()
-            return
-        docs = [eg.predicted for eg in islice(get_examples(), 10) if len(eg.predicted)]
-        self.model.initialize(X=docs or [Doc(self.vocab, words=["hello"])])
+        docs = None
+        if "load_checkpoint" not in self.model.attrs:  # what is below the head tells its width by Docs
+            docs = [eg.predicted for eg in islice(get_examples(), 10) if len(eg.predicted)]
+            docs = docs or [Doc(self.vocab, words=["hello"])]
+        self.model.initialize(X=docs)
+        self._warn_of_faults(get_examples)
+
+    def _warn_of_faults(self, get_examples: Callable[[], Iterable[Example]]) -> None:
+        """Say once, before training, what of the data cannot be learnt."""
+        has_rows = self.model.attrs.get("has_rows")
+        faults = Faults(self.labels, lambda doc: has_rows(self.model, doc) if has_rows else [True] * len(doc))
+        for example in get_examples():
+            faults.add(example)
+        if message := faults.message(self.name):
+            self._unknown_labels |= faults.unknown_labels  # no second warning in training
+            warnings.warn(message, stacklevel=3)
 
     def _checkpoint_tags(self, tags: list[str]) -> list[str]:
         scheme = self.cfg["scheme"]
@@ -417,34 +430,38 @@ class BertNER(TrainablePipe):
         return self
 
     def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
-        """Save into a folder: `cfg`, and the model (a folder with the encoder as transformers has it)."""
+        """Save into a folder: `model` (a folder with the encoder as transformers has it), and `cfg` with its checksums."""
         util.to_disk(
             path,
             {
-                "cfg": lambda p: srsly.write_json(p, self.cfg),
-                "vocab": lambda p: self.vocab.to_disk(p, exclude=exclude),
                 "model": self.model.to_disk,
+                "cfg": lambda p: srsly.write_json(p, {**self.cfg, "sha256": _model_checksums(p.parent)}),
+                "vocab": lambda p: self.vocab.to_disk(p, exclude=exclude),
             },
             exclude,
         )
 
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "BertNER":
-        """Load from a folder that `to_disk` wrote; raises ValueError where its parts do not belong together."""
+        """Load from a folder that `to_disk` wrote.
+
+        Raises ValueError, which names the file, where one is missing, damaged, or does not belong to the others.
+        """
         cfg: dict[str, Any] = {}
         util.from_disk(
             path,
             {
-                "cfg": lambda p: cfg.update(self._checked_cfg(srsly.read_json(p))),
+                "cfg": lambda p: cfg.update(self._checked_cfg(_read_cfg(p))),
                 "vocab": lambda p: self.vocab.from_disk(p, exclude=exclude),
-                "model": self._load_model,
+                "model": lambda p: self._load_model(p, cfg.get("sha256", {})),
             },
             exclude,
         )
         self._take_over(cfg, str(path))
         return self
 
-    def _load_model(self, path: Path) -> None:
-        self.model.from_disk(path)
+    def _load_model(self, path: Path, expected: dict[str, str]) -> None:
+        with verified(path, expected):
+            self.model.from_disk(path)
 
     def _checked_cfg(self, cfg: dict[str, Any]) -> dict[str, Any]:
         """Return the saved settings; raise ValueError where they contradict those that the component has."""
@@ -469,6 +486,27 @@ class BertNER(TrainablePipe):
                 f"{self.name}: {place}: the model has {n_tags} tags, its cfg {len(tags)}: they do not belong together"
             )
         self._set_tags(tags)
+
+
+def _model_checksums(path: Path) -> dict[str, str]:
+    return checksums(path / "model") if (path / "model").is_dir() else {}
+
+
+def _read_cfg(path: Path) -> dict[str, Any]:
+    """Read the settings and tags; raise CheckpointError where they are not what `to_disk` writes."""
+    try:
+        cfg = srsly.read_json(path)
+    except (OSError, ValueError) as err:
+        raise CheckpointError(f"{path}: cannot be read ({err})") from err
+    is_whole = (
+        isinstance(cfg, dict)
+        and isinstance(cfg.get("scheme"), str)
+        and isinstance(cfg.get("tags"), list)
+        and isinstance(cfg.get("sha256", {}), dict)
+    )
+    if not is_whole:
+        raise CheckpointError(f"{path}: is not the cfg of a bert_ner component")
+    return cfg
 
 
 def _is_free(iob: np.ndarray) -> Bools1d:

@@ -36,6 +36,7 @@ from .onnx_runtime import MODEL_FILE as ONNX_FILE
 from .optimizer import TorchOptimizer
 
 HEAD_FILE = "head.safetensors"
+OutOfMemoryError = torch.cuda.OutOfMemoryError
 
 # OpenMP hangs in a forked process whose parent has used its threads; `nlp.pipe(n_process=…)` forks
 if hasattr(os, "register_at_fork"):
@@ -236,6 +237,8 @@ class EncoderShim(Shim):
         # Tags of the checkpoint's own head, where it has one
         self.checkpoint_tags: list[str] | None = None
         self._n_labelled = 0
+        # Most pieces in a batch, once the memory has not sufficed
+        self.most_pieces: int | None = None
 
     @property
     def module(self) -> TokenClassifier:
@@ -298,8 +301,43 @@ class EncoderShim(Shim):
         with torch.inference_mode(), self._autocast():
             Y = torch.full((n_tokens, module.head.out_features), -torch.inf, device=self.device)
             for batch in batches:
-                Y[self._to_tensor(batch.rows)] = module(*self._to_tensors(batch))
+                for part, scores in self.in_parts(batch, lambda part: module(*self._to_tensors(part))):
+                    Y[self._to_tensor(part.rows)] = scores
         return cast(Floats2d, torch2xp(Y))
+
+    def in_parts(
+        self, batch: Batch, score: Callable[[Batch], Any], score_half: Callable[[Batch], Any] | None = None
+    ) -> Iterator[tuple[Batch, Any]]:
+        """Give the batch and what `score` returns for it; where the GPU's memory runs out, halves of it instead.
+
+        score_half: what to call for the halves, if not `score`.
+        Raises torch's OutOfMemoryError where memory does not suffice for one window.
+        """
+        try:
+            scored = score(batch)
+        except OutOfMemoryError:
+            if len(batch.input_ids) == 1:
+                raise
+        else:
+            yield batch, scored
+            return
+        # Here, and not in the except clause: the error holds on to the tensors of the pass that failed
+        self._shrink(batch)
+        for half, _ in batch.halves():
+            yield from self.in_parts(half, score_half or score)
+
+    def _shrink(self, batch: Batch) -> None:
+        """Note that the memory did not suffice for a batch: those to come are half as large at most."""
+        n_pieces = batch.input_ids.size
+        if self.most_pieces is None:
+            warnings.warn(
+                f"The memory of {self.device} does not suffice for {n_pieces} pieces at once; going on with smaller "
+                f"batches. max_batch_pieces = {n_pieces // 2} in the model's settings starts with these",
+                stacklevel=2,
+            )
+        self.most_pieces = n_pieces // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def begin_update(self, batch: Batch, dropout: float = 0.0) -> tuple[Tensor, Callable[[Tensor], None]]:
         """Score one batch and keep what the backward pass needs.
@@ -310,12 +348,43 @@ class EncoderShim(Shim):
         """
         with torch.enable_grad():
             scores = self._forward_in_training(batch, dropout)
+        graph = [scores]
 
         def backprop(d_scores: Tensor) -> None:
-            self._prepare_embeddings()
-            scores.backward(self._optimizer_or_new().scale(d_scores))
+            self._add_gradient(batch, d_scores, dropout, graph)
 
         return scores.detach(), backprop
+
+    def _add_gradient(
+        self,
+        batch: Batch,
+        d_scores: Tensor,
+        dropout: float,
+        graph: list[Tensor],
+        parameters: Sequence[nn.Parameter] | None = None,
+    ) -> None:
+        """Go back through a batch; where the GPU's memory runs out, compute and go back through its halves instead.
+
+        graph: holds the scores as the forward pass gave them, or nothing, for a pass that is still to do. It is emptied.
+        parameters: those whose gradient is added to; None for all. A pass that fails half-way has added some already.
+        """
+        self._prepare_embeddings()
+        all_parameters = parameters or [p for p in self.module.parameters() if p.requires_grad]
+        before = [_gradient_version(p) for p in all_parameters]
+        try:
+            if not graph:
+                with torch.enable_grad():
+                    graph.append(self._forward_in_training(batch, dropout))
+            graph.pop().backward(self._optimizer_or_new().scale(d_scores), inputs=parameters)
+        except OutOfMemoryError:
+            if len(batch.input_ids) == 1:
+                raise
+        else:
+            return
+        self._shrink(batch)
+        left = [p for p, version in zip(all_parameters, before, strict=True) if _gradient_version(p) == version]
+        for half, places in batch.halves():
+            self._add_gradient(half, d_scores[self._to_tensor(places)], dropout, [], left)
 
     def _prepare_embeddings(self) -> None:
         """Make the gradient that those of the word pieces' embeddings, which are sparse, are added to row by row.
@@ -340,8 +409,7 @@ class EncoderShim(Shim):
                 torch.set_rng_state(cpu_state)
                 if cuda_state is not None:
                     torch.cuda.set_rng_state(cuda_state, self.device)
-                _, inner = self.begin_update(batch, dropout)
-            inner(d_scores)
+                self._add_gradient(batch, d_scores, dropout, [])
 
         return scores, backprop
 
@@ -507,6 +575,11 @@ class EncoderShim(Shim):
         if self._model is not None:
             self._model.to("cpu" if device_type == "cpu" else f"cuda:{device_id}")
             self._optimizer = None
+
+
+def _gradient_version(parameter: nn.Parameter) -> int | None:
+    """A number that changes when something is added to the parameter's gradient."""
+    return None if parameter.grad is None else parameter.grad._version
 
 
 def supports(device: torch.device, dtype: torch.dtype) -> bool:

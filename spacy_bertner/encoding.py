@@ -74,6 +74,23 @@ class Batch:
     first: Ints1d
     rows: Ints1d
 
+    def halves(self) -> list[tuple["Batch", Ints1d]]:
+        """Return both halves of the windows, each with the places of its rows among those of this batch."""
+        n_windows, n_pieces = self.input_ids.shape
+        middle = n_windows // 2
+        halves = []
+        for start, end in ((0, middle), (middle, n_windows)):
+            places = np.flatnonzero((self.first >= start * n_pieces) & (self.first < end * n_pieces))
+            half = Batch(
+                self.input_ids[start:end],
+                self.attention_mask[start:end],
+                self.orthography[start:end],
+                self.first[places] - start * n_pieces,
+                self.rows[places],
+            )
+            halves.append((half, places))
+        return halves
+
 
 def is_blank(text: str) -> bool:
     """Whether a word has nothing but whitespace, control and format characters."""

@@ -1,8 +1,10 @@
-"""The files of a model: the error for those that cannot be used, and a folder of them as bytes."""
+"""The files of a model: the error for those that cannot be used, their checksums, and a folder of them as bytes."""
 
 import contextlib
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import srsly
@@ -10,6 +12,50 @@ import srsly
 
 class CheckpointError(ValueError):
     """A checkpoint, or the model folder of a saved pipeline, that cannot be used."""
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256, in hexadecimal, of each file in a folder by its name; hidden files are left out."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return {path.name: _checksum(path) for path in files}
+
+
+def _checksum(path: Path) -> str:
+    digest, block = hashlib.sha256(), bytearray(1 << 20)
+    with path.open("rb", buffering=0) as file:
+        while n := file.readinto(block):
+            digest.update(memoryview(block)[:n])
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def verified(folder: Path, expected: dict[str, str]) -> Iterator[None]:
+    """Compare, while the body of the `with` loads the files of a folder, what `checksums` says with what it said.
+
+    Raises CheckpointError, also in place of what the body raises, for files that are missing or not the same.
+    """
+
+    def faults() -> list[str]:
+        found = {name: folder / name for name in expected}
+        missing = [f"{path}: is missing" for path in found.values() if not path.is_file()]
+        changed = [
+            f"{path}: is not the file that was saved with this pipeline; it is damaged or another's"
+            for name, path in found.items()
+            if path.is_file() and _checksum(path) != expected[name]
+        ]
+        return missing + changed
+
+    # In a thread of its own: hashing, like most of loading, holds no lock
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(faults)
+        try:
+            yield
+        except Exception as err:
+            if found := future.result():
+                raise CheckpointError("; ".join(found)) from err
+            raise
+        if found := future.result():
+            raise CheckpointError("; ".join(found))
 
 
 def pack_files(to_disk: Callable[[str], None]) -> bytes:

@@ -17,7 +17,7 @@ from thinc.util import torch2xp, xp2torch
 
 if TYPE_CHECKING:
     from .encoder import EncoderShim
-    from .encoding import PieceEncoder
+    from .encoding import Batch, PieceEncoder
 
 # Padded pieces in a batch, for torch on its devices and for ONNX Runtime. On a CPU small batches stay in its caches; a GPU
 # wants to be filled.
@@ -153,6 +153,7 @@ def BertTokenClassifier(
             "resize_output": resize_output,
             "group_docs": group_docs,
             "add_labelled": add_labelled,
+            "has_rows": has_rows,
         },
         shims=[shim],
     )
@@ -175,12 +176,18 @@ def forward(
     Y = xp.full((sum(lengths), model.get_dim("nO")), -xp.inf, dtype="float32")  # (n_tokens, n_tags)
     dropout = model.attrs["dropout_rate"]
     is_kept = len(batches) == 1 or sum(batch.input_ids.size for batch in batches) <= budget
-    begin_update = shim.begin_update if is_kept else shim.begin_update_recomputed
     callbacks = []
+
+    def recomputed(batch: "Batch") -> tuple[Any, Callable]:
+        return shim.begin_update_recomputed(batch, dropout)
+
+    def kept(batch: "Batch") -> tuple[Any, Callable]:
+        return shim.begin_update(batch, dropout)
+
     for batch in batches:
-        scores, callback = begin_update(batch, dropout)
-        Y[xp.asarray(batch.rows)] = torch2xp(scores)
-        callbacks.append((batch, callback))
+        for part, (scores, callback) in shim.in_parts(batch, kept if is_kept else recomputed, recomputed):
+            Y[xp.asarray(part.rows)] = torch2xp(scores)
+            callbacks.append((part, callback))
 
     def backprop(dY: list[Floats2d]) -> list[Doc]:
         d_scores = xp.concatenate(dY) if dY else Y
@@ -229,6 +236,11 @@ def add_labelled(model: Model, n: int) -> None:
     _shim(model).add_labelled(n)
 
 
+def has_rows(model: Model, doc: Doc) -> list[bool]:
+    """Say of each token whether it gets a row of scores that are numbers."""
+    return _pieces(model).pieces(doc).has_row.tolist()
+
+
 def _shim(model: Model) -> "EncoderShim":
     return cast("EncoderShim", model.shims[0])
 
@@ -257,8 +269,12 @@ def _pieces(model: Model) -> "PieceEncoder":
 def _budget(model: Model) -> tuple[int, int]:
     """Return the most pieces in a batch, and what a batch costs beside them."""
     budget, kind = model.attrs["max_batch_pieces"], _shim(model).kind
-    default = max(DEFAULT_BATCH_PIECES[kind], model.attrs["window"])
-    return default if budget is None else budget, BATCH_OVERHEAD[kind]
+    if budget is None:
+        budget = max(DEFAULT_BATCH_PIECES[kind], model.attrs["window"])
+    most = _shim(model).most_pieces
+    if most is not None:
+        budget = max(min(budget, most), model.attrs["window"])
+    return budget, BATCH_OVERHEAD[kind]
 
 
 def _split(Y: Floats2d, lengths: Sequence[int]) -> list[Floats2d]:

@@ -36,6 +36,7 @@ class OnnxShim(Shim):
 
     kind = "onnx"
     checkpoint_tags = None
+    most_pieces = None
 
     def __init__(self) -> None:
         super().__init__(None)
@@ -92,11 +93,11 @@ class OnnxShim(Shim):
         """Raise ValueError."""
         raise ValueError(TRAINING)
 
-    def begin_update(self, inputs: Any, dropout: float = 0.0) -> NoReturn:
+    def begin_update(self, *inputs: Any) -> NoReturn:
         """Raise ValueError."""
         raise ValueError(TRAINING)
 
-    begin_update_recomputed = begin_update
+    begin_update_recomputed = in_parts = begin_update
 
     def add_labelled(self, n: int) -> None:
         """Nothing is trained."""

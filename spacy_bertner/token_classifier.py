@@ -35,7 +35,7 @@ def TokenClassifier(tok2vec: Model[list[Doc], list[Floats2d]]) -> Model[list[Doc
         init=init,
         layers=[tok2vec, Dropout(), linear],
         dims={"nO": None},
-        attrs={"resize_output": resize_output, "check_upstream": check_upstream},
+        attrs={"resize_output": resize_output, "check_upstream": check_upstream, "has_rows": has_rows},
         refs={"tok2vec": tok2vec, "output_layer": linear},
     )
     return model
@@ -84,6 +84,11 @@ def resize_output(model: Model, n_tags: int) -> None:
     model.layers[2] = resize_linear_weighted(model.layers[2], n_tags)
     model.set_ref("output_layer", model.layers[2])
     model.set_dim("nO", n_tags, force=True)
+
+
+def has_rows(model: Model, doc: Doc) -> list[bool]:
+    """Say of each token whether it gets a row of scores that are numbers."""
+    return [not is_blank(token.text) for token in doc]
 
 
 def check_upstream(model: Model, component: Any, nlp: Language) -> None:

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import spacy
+import srsly
 import torch
 from spacy.tokens import Doc
 from thinc.api import set_dropout_rate
@@ -286,6 +287,11 @@ def test_a_pipeline_with_unpickled_weights_is_refused(tagger, nlp, tmp_path):
     (tmp_path / "model" / "model.safetensors").unlink()
     torch.save(ner.model.shims[0].module.encoder.state_dict(), tmp_path / "model" / "pytorch_model.bin")
     other = spacy.blank("en").add_pipe("bert_ner")
+    with pytest.raises(ValueError, match=r"model\.safetensors: is missing"):
+        other.from_disk(tmp_path)
+    cfg = srsly.read_json(tmp_path / "cfg")
+    del cfg["sha256"]
+    srsly.write_json(tmp_path / "cfg", cfg)
     with pytest.raises(ValueError, match="no usable checkpoint"):
         other.from_disk(tmp_path)
 

@@ -1,0 +1,142 @@
+"""What of the training data cannot be learnt: found once, before training, and said in one warning.
+
+Data that cannot be used does not stop a training run: who has it may know it. But they should know.
+"""
+
+import warnings
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+
+from spacy.language import Language
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+from spacy.util import resolve_dot_names
+
+# So many of each kind are named
+N_NAMED = 5
+MAX_CHARS = 60
+
+
+@dataclass
+class Kind:
+    """One kind of fault: what it is called, how often it was found, and the first few places."""
+
+    what: str
+    count: int = 0
+    places: list[str] = field(default_factory=list)
+
+    def add(self, place: str) -> None:
+        """Count one more, at `place`."""
+        self.count += 1
+        if len(self.places) < N_NAMED:
+            self.places.append(place)
+
+    def __str__(self) -> str:
+        more = f" and {self.count - len(self.places)} more" if self.count > len(self.places) else ""
+        return f"{self.what}, {self.count}: {'; '.join(self.places)}{more}"
+
+
+class Faults:
+    """Collects, example by example, what cannot be learnt.
+
+    labels: the labels that are learnt.
+    has_rows: a function from a Doc to one boolean a token, whether the model has anything to say of it.
+    """
+
+    def __init__(self, labels: Collection[str], has_rows: Callable[[Doc], Collection[bool]]) -> None:
+        self.labels = labels
+        self.has_rows = has_rows
+        self.n_docs = 0
+        self.n_entities = 0
+        self.unannotated = Kind("documents without entity annotation")
+        self.partly = Kind("documents with tokens of missing annotation, learnt as far as it goes")
+        self.misaligned = Kind("entities whose ends do not fall on those of the pipeline's tokens")
+        self.invisible = Kind("entities of tokens that have no word pieces")
+        self.unknown = Kind("entities of labels that the component does not have")
+        self.contradictions = Kind(
+            "documents with the words of an earlier one and other entities, which are all learnt"
+        )
+        self.unknown_labels: set[str] = set()
+        self._annotations: dict[int, int] = {}
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """The kinds of which something was found."""
+        kinds = [self.unannotated, self.partly, self.misaligned, self.invisible, self.unknown, self.contradictions]
+        return [kind for kind in kinds if kind.count]
+
+    def add(self, example: Example) -> None:
+        """Look at one example."""
+        self.n_docs += 1
+        doc, predicted = example.reference, example.predicted
+        where = f"document {self.n_docs}"
+        if not doc.has_annotation("ENT_IOB"):
+            if len(doc):
+                self.unannotated.add(f"{where} ({_shorten(doc.text)!r})")
+            return
+        if any(token.ent_iob == 0 for token in doc):
+            self.partly.add(f"{where} ({_shorten(doc.text)!r})")
+        is_same = len(doc) == len(predicted) and all(a.orth == b.orth for a, b in zip(doc, predicted, strict=True))
+        rows: Collection[bool] | None = None
+        for entity in doc.ents:
+            self.n_entities += 1
+            place = f"{entity.label_} {_shorten(entity.text)!r} in {where}"
+            aligned: Iterable[Span] = [entity] if is_same else example.get_aligned_spans_y2x([entity])
+            span = next(iter(aligned), None)
+            if span is None:
+                self.misaligned.add(place)
+                continue
+            if rows is None:
+                rows = self.has_rows(predicted)
+            if not any(rows[span.start : span.end]):  # type: ignore[index]
+                self.invisible.add(place)
+            elif entity.label_ not in self.labels:
+                self.unknown.add(place)
+                self.unknown_labels.add(entity.label_)
+        annotation = hash(tuple((e.start, e.end, e.label) for e in doc.ents))
+        if self._annotations.setdefault(hash(tuple(t.orth for t in doc)), annotation) != annotation:
+            self.contradictions.add(f"{where} ({_shorten(doc.text)!r})")
+
+    def message(self, name: str) -> str:
+        """Say what was found, a line a kind; empty where nothing was."""
+        if not self.kinds:
+            return ""
+        lines = [f"{name}: of {self.n_docs} documents with {self.n_entities} entities to learn from:"]
+        return "\n".join(lines + [f"- {kind}" for kind in self.kinds])
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…"
+
+
+def make_check_dev_corpus() -> Callable[[Language], Language]:
+    """Make a callback for `[initialize.after_init]`: it warns of labels that the development data alone has.
+
+    Such entities can never be found; all of them count as missed in the scores that training chooses its best model by.
+    """
+    return check_dev_corpus
+
+
+def check_dev_corpus(nlp: Language) -> Language:
+    """Warn of entity labels in `[training] dev_corpus` that a `bert_ner` component was not initialized with."""
+    config = nlp.config.interpolate()
+    place = config.get("training", {}).get("dev_corpus")
+    if not place:
+        return nlp
+    (corpus,) = resolve_dot_names(config, [place])
+    counts: dict[str, int] = {}
+    for example in corpus(nlp):
+        for entity in example.reference.ents:
+            counts[entity.label_] = counts.get(entity.label_, 0) + 1
+    for name, component in nlp.pipeline:
+        if nlp.get_pipe_meta(name).factory != "bert_ner":
+            continue
+        labels = component.labels  # type: ignore[attr-defined]
+        unseen = {label: n for label, n in counts.items() if label not in labels}
+        if unseen:
+            warnings.warn(
+                f"{name}: labels in the development data alone, which can never be found and count as missed: "
+                + ", ".join(f"{label} ({n} entities)" for label, n in sorted(unseen.items())),
+                stacklevel=2,
+            )
+    return nlp
