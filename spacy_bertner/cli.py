@@ -148,6 +148,32 @@ def onnx_cli(
         raise typer.Exit(1) from None
 
 
+@bertner.command("check", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def check_cli(
+    ctx: typer.Context,  # for the overrides, as in spaCy's commands
+    config_path: Annotated[Path, typer.Argument(metavar="CONFIG", help="Training config with a component bert_ner")],
+    no_format: Annotated[bool, typer.Option("--no-format", "-NF", help="Don't pretty-print the results")] = False,
+) -> None:
+    """Check the entities of training and development data before training, as spacy debug data does for ner.
+
+    Counts by label, labels with little data, missing and misaligned annotation, entities of whitespace or punctuation.
+    Settings are overridden as for spacy train: --paths.train train.spacy. The exit status is 1 where there are errors.
+    """
+    from spacy.cli._util import parse_config_overrides
+    from wasabi import Printer
+
+    overrides = parse_config_overrides(ctx.args)
+    try:
+        from .check_data import check_data
+
+        is_good = check_data(config_path, overrides, Printer(pretty=not no_format))
+    except (ValueError, OSError) as err:
+        typer.echo(f"check: {err}", err=True)
+        raise typer.Exit(1) from None
+    if not is_good:
+        raise typer.Exit(1)
+
+
 def _print_ledger(book: Ledger) -> None:
     """The ledger as a short table."""
     from wasabi import table

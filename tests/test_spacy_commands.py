@@ -1,0 +1,323 @@
+"""spaCy's commands, and `nlp` itself, with `bert_ner`: what they give is held against what they give for `ner`."""
+
+import json
+import re
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+import spacy
+from spacy.cli._util import app
+from spacy.tokens import Doc, DocBin
+from spacy.training import Example
+from spacy.util import load_config
+from thinc.api import Adam, fix_random_seed
+from typer.testing import CliRunner
+
+import spacy_bertner.cli  # noqa: F401  which `python -m spacy` finds by its entry point
+
+from .conftest import LABELS, SENTENCES, make_examples
+
+FACTORIES = ["ner", "bert_ner"]
+NER_MODEL = {
+    "@architectures": "spacy.TransitionBasedParser.v2", "state_type": "ner", "hidden_width": 16,
+    "tok2vec": {
+        "@architectures": "spacy.HashEmbedCNN.v2", "pretrained_vectors": None, "width": 16, "depth": 1,
+        "embed_size": 200, "window_size": 1, "maxout_pieces": 2, "subword_features": True,
+    },
+}  # fmt: skip
+TEXTS = [text for text, _ in SENTENCES] + ["", " "]
+
+
+def entities(doc):
+    return [(ent.start, ent.end, ent.label_) for ent in doc.ents]
+
+
+def run(*arguments):
+    """Run `python -m spacy …`."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def invoke(*arguments) -> str:
+    """Run `python -m spacy …` and return what it prints."""
+    result = run(*arguments)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
+
+
+def model_of(factory, checkpoint):
+    return NER_MODEL if factory == "ner" else {"name": str(checkpoint("bert"))}
+
+
+@pytest.fixture(scope="module")
+def pipelines(tmp_path_factory, checkpoint):
+    """Folders of pipelines, trained until they find something, by the name of the factory."""
+    folders = {}
+    for factory in FACTORIES:
+        nlp = spacy.blank("en")
+        nlp.add_pipe(factory, config={"model": model_of(factory, checkpoint)})
+        examples = make_examples(nlp)
+        fix_random_seed(0)
+        nlp.initialize(lambda examples=examples: examples)
+        optimizer = Adam(5e-3, use_averages=False)
+        for _ in range(30):
+            nlp.update(examples, sgd=optimizer, drop=0.0)
+        assert sum(len(doc.ents) for doc in nlp.pipe(TEXTS)) > 10
+        folders[factory] = tmp_path_factory.mktemp(factory) / "model"
+        nlp.to_disk(folders[factory])
+    return folders
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "corpus.spacy"
+    DocBin(docs=[eg.reference for eg in make_examples(spacy.blank("en"))]).to_disk(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory, checkpoint, corpus):
+    """Whole training configs by the name of the factory, made by `spacy init fill-config` of a few lines."""
+    paths = {}
+    for factory in FACTORIES:
+        partial = spacy.Config(
+            {
+                "paths": {"train": str(corpus), "dev": str(corpus)},
+                "nlp": {"lang": "en", "pipeline": [factory]},
+                "components": {factory: {"factory": factory, "model": model_of(factory, checkpoint)}},
+                "training": {
+                    "max_steps": 2, "eval_frequency": 2, "train_corpus": "corpora.train", "dev_corpus": "corpora.dev",
+                },
+                "corpora": {
+                    name: {"@readers": "spacy.Corpus.v1", "path": f"${{paths.{name}}}"} for name in ("train", "dev")
+                },
+            }
+        )  # fmt: skip
+        folder = tmp_path_factory.mktemp(factory)
+        partial.to_disk(folder / "partial.cfg")
+        invoke("init", "fill-config", folder / "partial.cfg", folder / "config.cfg")
+        paths[factory] = folder / "config.cfg"
+    return paths
+
+
+# nlp itself
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_n_process(factory, pipelines):
+    nlp = spacy.load(pipelines[factory])
+    one = [entities(doc) for doc in nlp.pipe(TEXTS)]
+    assert [entities(doc) for doc in nlp.pipe(TEXTS, n_process=2, batch_size=3)] == one
+    assert [entities(nlp(text)) for text in TEXTS] == one
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_as_tuples(factory, pipelines):
+    nlp = spacy.load(pipelines[factory])
+    expected = [(entities(nlp(text)), i) for i, text in enumerate(TEXTS)]
+    pairs = [(text, i) for i, text in enumerate(TEXTS)]
+    for n_process in (1, 2):
+        got = nlp.pipe(pairs, as_tuples=True, batch_size=4, n_process=n_process)
+        assert [(entities(doc), i) for doc, i in got] == expected
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_select_pipes(factory, pipelines):
+    nlp = spacy.load(pipelines[factory])
+    nlp.add_pipe("sentencizer")
+    with nlp.select_pipes(disable=[factory]):
+        assert nlp.pipe_names == ["sentencizer"]
+        assert not nlp(TEXTS[0]).has_annotation("ENT_IOB")
+    with nlp.select_pipes(enable=[factory]):
+        assert nlp(TEXTS[0]).has_annotation("ENT_IOB") and not nlp(TEXTS[0]).has_annotation("SENT_START")
+    assert nlp.pipe_names == [factory, "sentencizer"]
+
+
+def test_analyze_pipes(nlp):
+    for factory in FACTORIES:
+        nlp.add_pipe(factory)
+    nlp.add_pipe("entity_linker")
+    analysis = nlp.analyze_pipes()
+    ner, bert_ner = (analysis["summary"][factory] for factory in FACTORIES)
+    assert {key: set(value) if isinstance(value, list) else value for key, value in bert_ner.items()} == {
+        key: set(value) if isinstance(value, list) else value for key, value in ner.items()
+    }
+    alone = spacy.blank("en")
+    alone.add_pipe("bert_ner")
+    alone.add_pipe("entity_linker")
+    # What the linker needs of `ner`, bert_ner gives; sentence starts nobody does
+    assert alone.analyze_pipes()["problems"]["entity_linker"] == ["doc.sents", "token.sent_start"] or not any(
+        "ent" in need.split(".")[1] and "sent" not in need
+        for need in alone.analyze_pipes()["problems"]["entity_linker"]
+    )
+
+
+# The command line
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_evaluate(factory, pipelines, corpus, tmp_path):
+    invoke("evaluate", pipelines[factory], corpus, "--output", tmp_path / "metrics.json")
+    metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf8"))
+    expected = {"token_acc", "token_p", "token_r", "token_f", "ents_p", "ents_r", "ents_f", "ents_per_type", "speed"}
+    assert set(metrics) == expected
+    assert set(metrics["ents_per_type"]) <= set(LABELS)
+    assert all(set(scores) == {"p", "r", "f"} for scores in metrics["ents_per_type"].values())
+    nlp = spacy.load(pipelines[factory])
+    found = {(i, *ent) for i, text in enumerate(TEXTS[:-2]) for ent in entities(nlp(Doc(nlp.vocab, text.split())))}
+    gold = {(i, *ent) for i, eg in enumerate(make_examples(nlp)) for ent in entities(eg.reference)}
+    assert metrics["ents_f"] == pytest.approx(2 * len(found & gold) / (len(found) + len(gold)))
+
+
+def test_evaluate_prints_the_same_rows(pipelines, corpus):
+    def rows(text):
+        return [line.split()[0] for line in text.splitlines() if re.match(r"[A-Z]", line)]
+
+    ner, bert_ner = (invoke("evaluate", pipelines[factory], corpus) for factory in FACTORIES)
+    assert [row for row in rows(ner) if row not in LABELS] == [row for row in rows(bert_ner) if row not in LABELS]
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_benchmark_speed(factory, pipelines, corpus):
+    out = invoke(
+        "benchmark", "speed", pipelines[factory], corpus, "--batches", "30", "--warmup", "1", "--batch-size", "5"
+    )
+    assert re.search(r"Mean: [\d.]+ words/s \(95% CI", out)
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_apply(factory, pipelines, corpus, tmp_path):
+    (tmp_path / "lines.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in TEXTS[:-2]), encoding="utf8")
+    nlp = spacy.load(pipelines[factory])
+    expected = [entities(nlp(text)) for text in TEXTS[:-2]]
+    for source in (tmp_path / "lines.jsonl", corpus):
+        invoke("apply", pipelines[factory], source, tmp_path / "out.spacy", "--force", "--batch-size", "4")
+        docs = list(DocBin().from_disk(tmp_path / "out.spacy").get_docs(nlp.vocab))
+        if source != corpus:  # those have entities already, which stay
+            assert [entities(doc) for doc in docs] == expected
+        assert len(docs) == len(expected)
+
+
+def test_debug_data_and_check(configs, tmp_path):
+    """`spacy debug data` runs with bert_ner; the figures it has of `ner` come from `spacy bertner check`."""
+    nlp = spacy.blank("en")
+    docs = []
+    for eg in make_examples(nlp):
+        docs.append(eg.reference)
+    words = ["in", " ", "Oslo", "!", "and", "Turku", "so"]
+    docs.append(Doc(nlp.vocab, words=words, ents=["O", "B-LOC", "I-LOC", "B-PER", "O", None, "O"]))
+    cross = Doc(nlp.vocab, words=["at", "Elbe", "Street", "now"], ents=["O", "B-LOC", "I-LOC", "O"])
+    for i, token in enumerate(cross):
+        token.is_sent_start = i in (0, 2)
+    docs.append(cross)
+    misaligned = Doc(nlp.vocab, words=["Osl", "o", "won"], spaces=[False, True, False], ents=["B-ORG", "O", "O"])
+    docs.append(misaligned)
+    DocBin(docs=docs).to_disk(tmp_path / "train.spacy")
+    arguments = ["--no-format", "--paths.train", tmp_path / "train.spacy"]
+    result = run("debug", "data", configs["bert_ner"], *arguments)
+    assert "Pipeline can be initialized with data" in result.output and "Named Entity" not in result.output
+    debug = run("debug", "data", configs["ner"], *arguments, "--verbose")
+    check = run("bertner", "check", configs["bert_ner"], *arguments)
+    assert debug.exit_code == check.exit_code == 1  # both name an entity with whitespace an error
+    mine = check.output[: check.output.index("development data", check.output.index("Entities in the training"))]
+    for sentence in (
+        r"\d+ missing value\(s\) \(tokens with '-' label\)",
+        r"\d+ invalid whitespace entity spans",
+        r"\d+ entity span\(s\) crossing sentence boundaries",
+    ):
+        (expected,) = set(re.findall(sentence, debug.output))
+        assert expected in mine, expected
+    low = r"Low number of examples for label '(\w+)' \((\d+)\)"
+    assert sorted(re.findall(low, debug.output)) == sorted(re.findall(low, mine))
+    counts = re.search(r"Labels in train data: (.*)", debug.output).group(1)
+    for label, count in re.findall(r"'(\w+)' \((\d+)\)", counts):
+        assert re.search(rf"(?m)^{label} +{count} ", mine), label
+    assert "1 word(s) without annotation" in mine
+    assert "1 entities of punctuation alone" in mine
+    assert "entities whose ends do not fall on those of the pipeline's tokens, 1: ORG 'Osl'" in mine
+
+
+def test_check_of_good_data(configs):
+    out = invoke("bertner", "check", configs["bert_ner"])
+    assert "4 label(s): LOC, MISC, ORG, PER" in out and "text(s) also in the development data" in out
+
+
+def test_check_of_bad_configs(configs, tmp_path):
+    for path, message in (
+        (configs["ner"], r"check: .* its pipeline \(ner\) has no component bert_ner; `python -m spacy debug data`"),
+        (tmp_path / "none.cfg", "check: .*none.cfg"),
+    ):
+        result = subprocess.run(
+            [sys.executable, "-m", "spacy", "bertner", "check", str(path)], capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 1 and re.search(message, result.stderr) and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_package(factory, pipelines, tmp_path):
+    invoke("package", pipelines[factory], tmp_path, "--name", "tiny", "--version", "1.2.3", "--build", "none")
+    source = tmp_path / "en_tiny-1.2.3"
+    nlp, original = spacy.load(source / "en_tiny" / "en_tiny-1.2.3"), spacy.load(pipelines[factory])
+    assert [entities(doc) for doc in nlp.pipe(TEXTS)] == [entities(doc) for doc in original.pipe(TEXTS)]
+    meta = json.loads((source / "meta.json").read_text(encoding="utf8"))
+    assert set(meta["labels"]) == {factory} and sorted(meta["labels"][factory]) == LABELS
+    needs = " ".join(meta["requirements"])
+    assert ("spacy-bertner" in needs.replace("_", "-")) == (factory == "bert_ner")
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_assemble(factory, pipelines, configs, tmp_path):
+    config = load_config(configs[factory])
+    config["components"] = {factory: {"source": str(pipelines[factory])}}
+    config.to_disk(tmp_path / "assemble.cfg")
+    invoke("assemble", tmp_path / "assemble.cfg", tmp_path / "out")
+    nlp, source = spacy.load(tmp_path / "out"), spacy.load(pipelines[factory])
+    assert [entities(doc) for doc in nlp.pipe(TEXTS)] == [entities(doc) for doc in source.pipe(TEXTS)]
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_fill_config(factory, configs, checkpoint):
+    config = load_config(configs[factory])
+    default = spacy.blank("en")
+    default.add_pipe(factory, config={"model": model_of(factory, checkpoint)})
+    assert config["components"][factory] == default.config["components"][factory]
+    assert config["training"]["score_weights"] == {"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None}
+    again = configs[factory].with_name("again.cfg")
+    invoke("init", "fill-config", configs[factory], again)
+    assert load_config(again) == config
+
+
+def test_init_labels(configs, tmp_path):
+    for factory in FACTORIES:
+        invoke("init", "labels", configs[factory], tmp_path / factory)
+        (path,) = (tmp_path / factory).iterdir()
+        assert path.name == f"{factory}.json"
+    # spaCy's has the actions of its transitions, with frequencies; the labels in both are the same
+    ner, bert_ner = (
+        json.loads((tmp_path / factory / f"{factory}.json").read_text(encoding="utf8")) for factory in FACTORIES
+    )
+    assert bert_ner == LABELS == sorted(set(ner["1"]) - {""})
+    config = load_config(configs["bert_ner"])
+    config["initialize"]["components"]["bert_ner"] = {
+        "labels": {"@readers": "spacy.read_labels.v1", "path": str(tmp_path / "bert_ner" / "bert_ner.json")}
+    }
+    config.to_disk(tmp_path / "labels.cfg")
+    invoke("train", tmp_path / "labels.cfg", "--output", tmp_path / "out")
+    assert spacy.load(tmp_path / "out" / "model-last").get_pipe("bert_ner").labels == tuple(LABELS)
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_train(factory, configs, tmp_path):
+    invoke("train", configs[factory], "--output", tmp_path)
+    meta = json.loads((tmp_path / "model-last" / "meta.json").read_text(encoding="utf8"))
+    assert set(meta["performance"]) == {"ents_f", "ents_p", "ents_r", "ents_per_type", f"{factory}_loss"}
+
+
+def test_labels_are_in_order(pipelines):
+    """`nlp.pipe_labels` and the meta have them as the component does."""
+    nlp = spacy.load(pipelines["bert_ner"])
+    assert nlp.pipe_labels["bert_ner"] == list(nlp.get_pipe("bert_ner").labels) == nlp.meta["labels"]["bert_ner"]
+    assert all(a < b for a, b in pairwise(nlp.pipe_labels["bert_ner"]))
+    example = Example.from_dict(nlp.make_doc("Oslo"), {"entities": [(0, 4, "LOC")]})
+    assert set(nlp.evaluate([example])) >= {"ents_f", "ents_per_type"}
