@@ -117,14 +117,15 @@ def soak(nlp: Any, minutes: float) -> Sampler:
         return [found[i] for i in range(len(given))]
 
     expected = outcome()
-    drifted = 0
+    drifted, memory = 0, []
     with Sampler(2.0) as sampler:
         end = time.perf_counter() + minutes * 60
         while time.perf_counter() < end:
             for (entities, total), (first, first_total) in zip(outcome(), expected, strict=True):
                 drifted += entities != first or abs(total - first_total) > 1e-3 * max(1.0, abs(first_total))
                 sampler.done += 1
-    memory = [size for _, _, size in sampler.samples]
+            give_back_memory()
+            memory.append(resident("VmRSS"))
     middle = memory[len(memory) // 2]
     print(
         f"{sampler.done} documents, {drifted} drifted; {middle / MIB:.1f} MiB half-way, {memory[-1] / MIB:.1f} at the end"
