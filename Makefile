@@ -7,12 +7,17 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo test test-transformers5 lint format bench package clean
+.PHONY: help install demo test test-transformers5 test-lowest test-package fuzz soak audit lint format bench package clean
 
 help:
 	@echo "make demo     run the project on the demo corpus: fetch encoder, convert, train, evaluate, show"
 	@echo "make test     run the tests"
 	@echo "make test-transformers5   run the tests of the core under transformers 5"
+	@echo "make test-lowest   run the tests with the lowest versions of the dependencies that are allowed"
+	@echo "make test-package   build wheel and sdist, install the wheel in an empty environment, run the sdist's tests there"
+	@echo "make fuzz     run the tests of hostile documents over 100,000 of them"
+	@echo "make soak     annotate mixed documents for 30 minutes; memory and results must stay as they are"
+	@echo "make audit    look the dependencies up in the database of known vulnerabilities"
 	@echo "make lint     check style (ruff) and types (mypy)"
 	@echo "make format   bring the code into style"
 	@echo "make bench    measure speed beside other systems, and how time and memory grow (most of an hour on two cores)"
@@ -44,6 +49,39 @@ $(VENV)-transformers5/.installed: pyproject.toml
 	$(VENV)-transformers5/bin/python -m pip --quiet install "transformers>=5" -e ".[dev]"
 	touch $@
 
+# The lowest versions that pyproject.toml allows; torch alone as constraints.txt has it, the CPU build
+test-lowest: $(VENV)-lowest/.installed
+	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n 2 --dist worksteal $(TESTS)
+
+$(VENV)-lowest/.installed: pyproject.toml $(STAMP)
+	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
+	$(BIN)/python scripts/lowest_versions.py --except torch > $(VENV)-lowest/lowest.txt
+	$(VENV)-lowest/bin/python -m pip --quiet install -c constraints.txt torch
+	echo "torch==$$($(VENV)-lowest/bin/python -c 'import torch; print(torch.__version__.split("+")[0])')" >> $(VENV)-lowest/lowest.txt
+	$(VENV)-lowest/bin/python -m pip --quiet install -c $(VENV)-lowest/lowest.txt -e ".[dev,onnx,plot,tensorboard]"
+	touch $@
+
+# The wheel in an environment without the sources, and the tests that the sdist carries
+test-package: $(STAMP)
+	rm -rf dist $(VENV)-package
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv $(VENV)-package
+	$(VENV)-package/bin/python -m pip --quiet install -c constraints.txt torch
+	$(VENV)-package/bin/python -m pip --quiet install -c constraints.txt "$$(echo dist/*.whl)[dev,onnx,plot,tensorboard]"
+	mkdir $(VENV)-package/sdist && tar -xzf dist/*.tar.gz --strip-components 1 -C $(VENV)-package/sdist
+	rm -r $(VENV)-package/sdist/spacy_bertner
+	cd $(VENV)-package/sdist && OMP_NUM_THREADS=1 ../bin/python -m pytest -n 2 --dist worksteal $(TESTS)
+
+fuzz: $(STAMP)
+	FUZZ_DOCS=$${FUZZ_DOCS:-110000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -n 0 tests/test_hostile.py
+
+soak: $(STAMP) assets/encoder
+	OMP_NUM_THREADS=1 $(BIN)/python bench/memory.py soak --minutes $${MINUTES:-30}
+
+audit: $(STAMP)
+	$(BIN)/python -m pip_audit --disable-pip --no-deps -r constraints.txt
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -66,4 +104,4 @@ package: demo
 	$(BIN)/python -m spacy project run package
 
 clean:
-	rm -rf $(VENV) $(VENV)-transformers5 corpus training metrics packages dist .pytest_cache .mypy_cache .ruff_cache .hypothesis project.lock
+	rm -rf $(VENV) $(VENV)-transformers5 $(VENV)-lowest $(VENV)-package corpus training metrics packages dist .pytest_cache .mypy_cache .ruff_cache .hypothesis project.lock

@@ -6,7 +6,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -364,14 +363,6 @@ def test_copies(tagger, nlp):
     doc = nlp.make_doc("Maria Kolb lives in Dresden .")
     for other in (copy.deepcopy(nlp), pickle.loads(pickle.dumps(nlp))):
         np.testing.assert_array_equal(other.get_pipe("bert_ner").model.predict([doc]), ner.model.predict([doc]))
-
-
-def test_threads(tagger, nlp):
-    tagger("bert", window=64, stride=48)
-    texts = [" ".join(text for text, _ in SENTENCES[i % 7 :]) for i in range(40)]
-    expected = [entities(nlp(text)) for text in texts]
-    with ThreadPoolExecutor(8) as pool:
-        assert [entities(doc) for doc in pool.map(nlp, texts)] == expected
 
 
 def test_a_checkpoint_with_a_head_is_used_at_once(checkpoint, nlp):
