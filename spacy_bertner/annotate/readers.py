@@ -96,7 +96,9 @@ def find_inputs(
     Returns the files in the order named, each once, and those of the folders that were left out. Raises
     ConversionError naming all that leads nowhere, has an unknown ending, is empty or would be overwritten.
     """
-    faults, found, left_out = FaultList(), [], []
+    faults = FaultList()
+    found: list[Input] = []
+    left_out: list[str] = []
     own = {path.resolve() for path in outputs}
     seen: set[Path] = set()
     for name in map(str, given):
@@ -141,11 +143,14 @@ def _expand(name: str, left_out: list[str]) -> tuple[list[Path], bool]:
     """The files behind a name, and whether it names one itself."""
     path = Path(name)
     if path.is_dir():
-        paths = []
+        paths: list[Path] = []
         for p in sorted(path.rglob("*")):
             if any(part.startswith(".") for part in p.relative_to(path).parts) or not p.is_file():
                 continue
-            (paths if p.suffix.lower() in SUFFIXES else left_out).append(p)  # type: ignore[attr-defined]
+            if p.suffix.lower() in SUFFIXES:
+                paths.append(p)
+            else:
+                left_out.append(str(p))
         return paths, False
     if path.exists():
         return [path], True
