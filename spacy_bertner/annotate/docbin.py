@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import IO, Any
 
 import srsly
@@ -52,7 +52,9 @@ def merge_docbins(bins: Iterable[bytes], file: IO[bytes]) -> int:
     return n_docs
 
 
-def _write(head: dict[str, Any], strings: set[str], n_docs: int, spools: dict[str, IO[bytes]], file: IO[bytes]) -> None:
+def _write(
+    head: dict[str, Any], strings: set[str], n_docs: int, spools: Mapping[str, IO[bytes]], file: IO[bytes]
+) -> None:
     press = zlib.compressobj()
 
     def write(data: bytes) -> None:

@@ -92,7 +92,10 @@ class Output:
                 self._mend()
             else:
                 self.file.truncate(0)
-            self._write_state(state)
+            # What is gone on with may yet turn out to be of another input: then nothing is touched
+            self.state: dict[str, Any] | None = state
+            if not self.n_done:
+                self._write_state()
         except BaseException:
             self.file.close()
             raise
@@ -121,7 +124,8 @@ class Output:
             what = "; ".join(f"{name}: {before.get(name)!r}, now {state.get(name)!r}" for name in changed)
             raise ValueError(f"{self.path}: --resume: the run was another one ({what}). --force starts again")
 
-    def _write_state(self, state: dict[str, Any]) -> None:
+    def _write_state(self) -> None:
+        state, self.state = self.state, None
         temporary = self.run_path.with_name(f"{self.run_path.name}.tmp")
         temporary.write_text(json.dumps(state, ensure_ascii=False, indent=1) + "\n", encoding="utf8")
         os.replace(temporary, self.run_path)  # noqa: PTH105
@@ -163,6 +167,8 @@ class Output:
 
     def write(self, rendered: Sequence[bytes]) -> None:
         """Add records."""
+        if self.state is not None:
+            self._write_state()
         data = memoryview(b"".join(map(self._encode, rendered)))
         while data:
             data = data[self.file.write(data) :]
