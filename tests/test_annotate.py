@@ -338,9 +338,9 @@ def test_texts_of_any_length(tmp_path, ner):
 def test_words_of_the_input_do_not_stay(tmp_path, ner):
     words = [f"w{i}x{i * i}" for i in range(3000)]
     given = write_jsonl(tmp_path / "in.jsonl", ({"text": " ".join(words[i : i + 100])} for i in range(0, 3000, 100)))
-    before = len(ner.vocab), len(ner.vocab.strings)
+    before = len(list(ner.vocab)), len(ner.vocab.strings)
     annotate(ner, [given], tmp_path / "out.jsonl")
-    assert (len(ner.vocab), len(ner.vocab.strings)) == before
+    assert (len(list(ner.vocab)), len(ner.vocab.strings)) == before
 
 
 # Going on after a kill

@@ -65,8 +65,8 @@ def _write(
         while block := spool.read(1 << 20):
             write(block)
 
-    # A map of up to 15 keys is one byte with the number; then key and value in turn
-    write(bytes([0x80 | (len(head) + len(spools) + 1)]))
+    packer = srsly.msgpack.Packer()
+    write(packer.pack_map_header(len(head) + len(spools) + 1))
     for key, value in head.items():
         write(srsly.msgpack_dumps(key) + srsly.msgpack_dumps(value))
     for name in BLOBS:
@@ -75,10 +75,17 @@ def _write(
             raise ValueError(
                 "the documents are more than one DocBin can hold (4 GiB of tokens): annotate them in parts"
             )
-        write(srsly.msgpack_dumps(name) + b"\xc6" + struct.pack(">I", size))
+        write(srsly.msgpack_dumps(name) + _bytes_header(size))
         copy(spools[name])
     write(srsly.msgpack_dumps("strings") + srsly.msgpack_dumps(sorted(strings)))
     for name in LISTS:
-        write(srsly.msgpack_dumps(name) + b"\xdd" + struct.pack(">I", n_docs))
+        write(srsly.msgpack_dumps(name) + packer.pack_array_header(n_docs))
         copy(spools[name])
     file.write(press.flush())
+
+
+def _bytes_header(size: int) -> bytes:
+    """What msgpack puts before so many bytes; its packer has a method for arrays and maps, none for this."""
+    if size < 2**8:
+        return struct.pack(">BB", 0xC4, size)
+    return struct.pack(">BH", 0xC5, size) if size < 2**16 else struct.pack(">BI", 0xC6, size)
