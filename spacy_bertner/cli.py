@@ -174,6 +174,87 @@ def check_cli(
         raise typer.Exit(1)
 
 
+@bertner.command("annotate")
+def annotate_cli(
+    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="A trained pipeline: folder or package")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Texts, JSONL, CSV, Parquet, DocBins, CoNLL: files, folders, globs, -"),
+    ],
+    output: Annotated[
+        str,
+        typer.Argument(metavar="OUTPUT", help="A .jsonl, .conll, .spacy, .csv or .html file; - for standard output"),
+    ],
+    input_format: Annotated[
+        str | None,
+        typer.Option(help="text, lines, jsonl, csv, tsv, parquet, spacy or conll [default: by the ending]"),
+    ] = None,
+    output_format: Annotated[
+        str | None,
+        typer.Option("--format", help="jsonl, conll, spacy, csv or html [default: by the ending]"),
+    ] = None,
+    text_key: Annotated[str, typer.Option(help="Key or column of the text in JSONL, CSV and Parquet")] = "text",
+    encoding: Annotated[str, typer.Option(help="Encoding of the input")] = "utf-8",
+    gpu_id: Annotated[int, typer.Option("--gpu-id", "-g", help="GPU, or -1 for the CPU")] = -1,
+    n_process: Annotated[int, typer.Option("--n-process", "-n", help="Processes on this machine")] = 1,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="Most records processed together")] = 1000,
+    threshold: Annotated[float | None, typer.Option(help="Leave out entities that are less sure than this")] = None,
+    disable: Annotated[str, typer.Option(help="Components not to run, parted by commas")] = "",
+    code: Annotated[str | None, typer.Option("--code", "-c", help="Python file with code the pipeline needs")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at a record that cannot be processed")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed")] = False,
+    force: Annotated[bool, typer.Option("--force", "-F", help="Overwrite the output")] = False,
+    engine: Annotated[str, typer.Option(help="local, or ray")] = "local",
+    num_workers: Annotated[int, typer.Option(help="Workers of --engine ray")] = 2,
+    gpus_per_worker: Annotated[float, typer.Option(help="GPUs each of them has")] = 0.0,
+) -> None:
+    """Find the entities in documents: one output record an input record, in order.
+
+    A record that cannot be processed becomes an error record with its reason. See docs/annotate.md.
+    """
+    from .annotate.readers import ReadSettings
+    from .annotate.run import RunSettings, annotate
+    from .annotate.worker import Pipeline
+    from .convert import ConversionError
+
+    names = tuple(name.strip() for name in disable.split(",") if name.strip())
+    try:
+        settings = RunSettings(
+            output_format=output_format,
+            batch_size=batch_size,
+            n_process=n_process,
+            strict=strict,
+            force=force,
+            resume=resume,
+            engine=engine,
+            num_workers=num_workers,
+            gpus_per_worker=gpus_per_worker,
+        )
+        reading = ReadSettings(input_format=input_format, text_key=text_key, encoding=encoding)
+        loaded = Pipeline(pipeline, names, threshold, gpu_id, code)
+        summary = annotate(loaded, inputs, output, settings, reading, progress=None)
+    except ConversionError as err:
+        typer.echo(str(err), err=True)
+        raise typer.Exit(1) from None
+    except (ValueError, OSError, ImportError, RuntimeError) as err:
+        typer.echo(f"annotate: {err}", err=True)
+        raise typer.Exit(1) from None
+    for path in summary.left_out:
+        typer.echo(f"annotate: left out, unknown ending: {path}", err=True)
+    for what in summary.errors:
+        typer.echo(f"annotate: error record: {what}", err=True)
+    if summary.n_errors > len(summary.errors):
+        typer.echo(f"annotate: … and {summary.n_errors - len(summary.errors)} more error records", err=True)
+    before = f", {summary.n_resumed} of them there before" if summary.n_resumed else ""
+    speed = f", {summary.n_words / summary.seconds:,.0f} words/s" if summary.seconds else ""
+    typer.echo(
+        f"annotate: {summary.n_records} records{before}, {summary.n_errors} with errors, {summary.n_words} words{speed}",
+        err=True,
+    )
+    if summary.n_errors and summary.n_errors == summary.n_records:
+        raise typer.Exit(1)
+
+
 def _print_ledger(book: Ledger) -> None:
     """The ledger as a short table."""
     from wasabi import table

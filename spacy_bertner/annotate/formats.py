@@ -1,0 +1,233 @@
+"""Annotated Docs → bytes of an output record, and such records → a whole file."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+from spacy.tokens import Doc, DocBin, Span
+from spacy.vocab import Vocab
+
+from ..conll.faults import printable
+from .docbin import merge_docbins
+from .records import Record
+
+# Of a score in [0, 1]. The digits beyond vary with what is computed beside a document
+SCORE_DIGITS = 4
+# Keys of an output record; fields of the input with these names are carried over as `input_…`
+RESERVED = ("text", "entities", "error", "at")
+
+
+def entities(doc: Doc) -> list[dict[str, Any]]:
+    """The entities of a Doc: start and end in characters, label, text, and score where there is one (else None)."""
+    has_score = Span.has_extension("score")
+    found = []
+    for ent in doc.ents:
+        score = ent._.score if has_score else None
+        found.append(
+            {
+                "start": ent.start_char,
+                "end": ent.end_char,
+                "label": ent.label_,
+                "text": ent.text,
+                "score": None if score is None else round(float(score), SCORE_DIGITS),
+            }
+        )
+    return found
+
+
+class Format:
+    """A form of output. Its records stand one after another between header and footer, except where `write` differs.
+
+    is_journal: whether the file grows by whole lines, a record a line, so that it can be gone on with as it is.
+    streams: whether it can go to a pipe record by record.
+    """
+
+    name = ""
+    suffixes: tuple[str, ...] = ()
+    is_journal = False
+    streams = True
+    header = b""
+    footer = b""
+
+    def render(self, record: Record, number: int, doc: Doc) -> bytes:
+        """The bytes of a record that was annotated; number: that of the record in the whole input, from 0."""
+        raise NotImplementedError
+
+    def render_error(self, record: Record, number: int, reason: str) -> bytes:
+        """The bytes of a record that could not be processed."""
+        raise NotImplementedError
+
+    def write(self, rendered: Iterable[bytes], file: IO[bytes]) -> None:
+        """Write a whole file of rendered records."""
+        file.write(self.header)
+        for data in rendered:
+            file.write(data)
+        file.write(self.footer)
+
+
+class Jsonl(Format):
+    """A JSON object a record: text, entities, and the fields of the input."""
+
+    name, suffixes, is_journal = "jsonl", (".jsonl", ".ndjson"), True
+
+    def render(self, record: Record, number: int, doc: Doc) -> bytes:  # noqa: D102
+        return _json_line({"text": doc.text, "entities": entities(doc), **_carried_over(record)})
+
+    def render_error(self, record: Record, number: int, reason: str) -> bytes:  # noqa: D102
+        text = {"text": record.content} if isinstance(record.content, str) else {}
+        return _json_line({"error": reason, "at": record.place, **text, **_carried_over(record)})
+
+
+def _carried_over(record: Record) -> dict[str, Any]:
+    fields = dict(record.fields)
+    for name in RESERVED:
+        if name in fields:
+            other = f"input_{name}"
+            while other in fields:
+                other = f"input_{other}"
+            fields[other] = fields.pop(name)
+    return fields
+
+
+def _json_line(value: dict[str, Any]) -> bytes:
+    line = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        return line.encode() + b"\n"
+    except UnicodeEncodeError:  # lone surrogates, which JSON can escape and UTF-8 cannot hold
+        return json.dumps(value, default=str).encode() + b"\n"
+
+
+class Conll(Format):
+    """Word and tag (IOB2), parted by a TAB; a `-DOCSTART-` line and a comment with the number before each record.
+
+    Tokens of white space alone are left out: the format cannot hold them.
+    """
+
+    name, suffixes = "conll", (".conll", ".iob2", ".bio")
+
+    def render(self, record: Record, number: int, doc: Doc) -> bytes:  # noqa: D102
+        lines: list[str] = []
+        begins = False  # the entity at hand has no word in the output yet
+        for token in doc:
+            begins |= token.ent_iob_ == "B"
+            if token.is_space or not token.text:
+                continue
+            if token.is_sent_start and token.i and lines:
+                lines.append("")
+            tag = f"{'B' if begins else 'I'}-{token.ent_type_}" if token.ent_type_ else "O"
+            begins = False
+            lines.append(f"{_one_cell(token.text)}\t{tag}")
+        return self._record(record, number, lines)
+
+    def render_error(self, record: Record, number: int, reason: str) -> bytes:  # noqa: D102
+        return self._record(record, number, [f"# error = {_one_cell(printable(reason))}"])
+
+    def _record(self, record: Record, number: int, lines: list[str]) -> bytes:
+        head = ["-DOCSTART-\tO", "", f"# record = {number + 1}"]
+        return "".join(f"{line}\n" for line in [*head, *lines, ""]).encode("utf-8", "backslashreplace")
+
+
+def _one_cell(text: str) -> str:
+    return re.sub(r"[\t\r\n]", " ", text)
+
+
+class Csv(Format):
+    """A row an entity, under a header; a record without entities has no row, one with an error has one with the reason."""
+
+    name, suffixes = "csv", (".csv",)
+    columns = ("record", "at", "start", "end", "label", "text", "score", "error")
+    header = ",".join(columns).encode() + b"\n"
+
+    def render(self, record: Record, number: int, doc: Doc) -> bytes:  # noqa: D102
+        return self._rows([{"record": number + 1, "at": record.place, **ent} for ent in entities(doc)])
+
+    def render_error(self, record: Record, number: int, reason: str) -> bytes:  # noqa: D102
+        return self._rows([{"record": number + 1, "at": record.place, "error": reason}])
+
+    def _rows(self, rows: list[dict[str, Any]]) -> bytes:
+        out = io.StringIO()
+        csv.DictWriter(out, self.columns, lineterminator="\n").writerows(rows)
+        return out.getvalue().encode("utf-8", "backslashreplace")
+
+
+class Spacy(Format):
+    """A DocBin, with user data: an error is `doc.user_data["error"]` of a Doc without tokens, fields are `["fields"]`."""
+
+    name, suffixes, streams = "spacy", (".spacy",), False
+
+    def render(self, record: Record, number: int, doc: Doc) -> bytes:  # noqa: D102
+        if record.fields:
+            doc.user_data["fields"] = json.loads(json.dumps(record.fields, default=str))
+        return DocBin(docs=[doc], store_user_data=True).to_bytes()
+
+    def render_error(self, record: Record, number: int, reason: str) -> bytes:  # noqa: D102
+        doc = Doc(Vocab())
+        # As JSON, so that nothing in the fields can get in the way
+        value = {"error": reason, "at": record.place, "fields": json.dumps(record.fields, default=str)}
+        if isinstance(record.content, str):
+            value["text"] = record.content
+        doc.user_data = {key: text.encode("utf-8", "backslashreplace").decode() for key, text in value.items()}
+        return DocBin(docs=[doc], store_user_data=True).to_bytes()
+
+    def write(self, rendered: Iterable[bytes], file: IO[bytes]) -> None:  # noqa: D102
+        merge_docbins(rendered, file)
+
+
+class Html(Format):
+    """A displaCy page."""
+
+    name, suffixes = "html", (".html", ".htm")
+
+    def __init__(self) -> None:
+        from spacy.displacy.templates import TPL_PAGE
+
+        page = TPL_PAGE.format(content="\0", lang="und", dir="ltr").strip()
+        page = page.replace("<head>", '<head>\n        <meta charset="utf-8">')
+        self.header, self.footer = (part.encode() + b"\n" for part in page.split("\0"))
+
+    def render(self, record: Record, number: int, doc: Doc) -> bytes:  # noqa: D102
+        from spacy import displacy
+
+        ents = [{"start": ent["start"], "end": ent["end"], "label": html.escape(ent["label"])} for ent in entities(doc)]
+        title = html.escape(printable(record.place))
+        figure = {"text": doc.text, "ents": ents, "title": title}
+        drawn = displacy.render(figure, style="ent", manual=True, page=False, jupyter=False)
+        return drawn.encode("utf-8", "backslashreplace") + b"\n"
+
+    def render_error(self, record: Record, number: int, reason: str) -> bytes:  # noqa: D102
+        title, text = html.escape(printable(record.place)), html.escape(printable(reason))
+        return f'<h2 style="margin: 0">{title}</h2>\n<p class="error">error: {text}</p>\n'.encode()
+
+
+FORMATS: dict[str, type[Format]] = {kind.name: kind for kind in (Jsonl, Conll, Spacy, Csv, Html)}
+
+
+def find_format(output: str | Path, name: str | None = None) -> Format:
+    """The format of that name; without one, that of the output's ending, JSONL for standard output (`-`).
+
+    Raises ValueError for names and endings that are unknown, and for what cannot go to a pipe.
+    """
+    if name is not None:
+        if name not in FORMATS:
+            raise ValueError(f"--format: {name!r} is unknown; allowed are {', '.join(FORMATS)}")
+        found = FORMATS[name]
+    elif str(output) == "-":
+        found = Jsonl
+    else:
+        suffix = Path(output).suffix.lower()
+        by_suffix = {ending: kind for kind in FORMATS.values() for ending in kind.suffixes}
+        if suffix not in by_suffix:
+            raise ValueError(
+                f"{output}: unknown ending {suffix!r}; known are {', '.join(sorted(by_suffix))}. Or set --format"
+            )
+        found = by_suffix[suffix]
+    if str(output) == "-" and not found.streams:
+        raise ValueError(f"--format {found.name}: cannot be written to standard output record by record; name a file")
+    return found()

@@ -1,0 +1,246 @@
+"""Whole records on disk, one after another, so that a run that was killed can be gone on with.
+
+Records go to a journal, a line each: for JSONL that is the output itself, for other formats `OUTPUT.part`, out of which
+the output is made at the end and moved to its place. A kill can leave the last line of the journal unfinished; it is
+cut off before the run goes on. `OUTPUT.run` says, while a run is unfinished, what it is a run of.
+
+Written data is given to the system with every chunk, so a killed process loses none of it; it is forced to the disk
+every ten seconds and at the end, so a machine that loses its power loses no more than that.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from .formats import Format
+
+SYNC_SECONDS = 10.0
+_BLOCK = 1 << 20
+
+
+def written_files(output: Path, form: Format) -> list[Path]:
+    """All files that a run with this output may write."""
+    return [output, journal_of(output, form), run_file_of(output)]
+
+
+def journal_of(output: Path, form: Format) -> Path:
+    """Where the records go first."""
+    return output if form.is_journal else output.with_name(f"{output.name}.part")
+
+
+def run_file_of(output: Path) -> Path:
+    """What says that a run is unfinished."""
+    return output.with_name(f"{output.name}.run")
+
+
+def check_free(output: Path, form: Format, *, force: bool, resume: bool) -> None:
+    """Raise ValueError where the output cannot be written, FileExistsError where it would be overwritten unasked."""
+    if force and resume:
+        raise ValueError("--force starts again, --resume goes on: set one of them")
+    if output.is_dir():
+        raise ValueError(f"{output}: is a folder; name a file")
+    if force or resume:
+        return
+    if run_file_of(output).exists():
+        raise FileExistsError(f"{output}: a run is unfinished: go on with --resume, or start again with --force")
+    for path in written_files(output, form):
+        if path.exists():
+            raise FileExistsError(f"{path}: exists already; --force overwrites it")
+
+
+class Output:
+    """An output that grows by whole records.
+
+    path: the file. form: its format. state: what tells this run from others, as JSON has it; a run is only gone on
+    with where it is the same. force: overwrite what is there. resume: go on after the last whole record.
+
+    n_done: records that are there already. is_complete: nothing is left to do.
+    last: the last record there, None without any.
+
+    Raises ValueError for a run with another state, and OSError.
+    """
+
+    def __init__(self, path: Path, form: Format, state: dict[str, Any], *, force: bool, resume: bool) -> None:
+        check_free(path, form, force=force, resume=resume)
+        self.path, self.form = path, form
+        self.journal_path, self.run_path = journal_of(path, form), run_file_of(path)
+        self.n_done = 0
+        self.last: bytes | None = None
+        # The journal is there for as long as the output is not complete
+        self.is_complete = resume and not form.is_journal and path.exists() and not self.journal_path.exists()
+        if self.is_complete:
+            self.run_path.unlink(missing_ok=True)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if resume:
+            self._compare(state)
+        # Unbuffered: a chunk is one write
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        self.file = open(os.open(self.journal_path, flags, 0o666), "r+b", buffering=0)  # noqa: SIM115, PTH123
+        try:
+            self._lock()
+            if resume:
+                self._mend()
+            else:
+                self.file.truncate(0)
+            # What is gone on with may yet turn out to be of another input: then nothing is touched
+            self.state: dict[str, Any] | None = state
+            if not self.n_done:
+                self._write_state()
+        except BaseException:
+            self.file.close()
+            raise
+        self.synced = time.monotonic()
+
+    def _lock(self) -> None:
+        """Keep other runs off; the system lets go of the lock with the process."""
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            return
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{self.path}: another run is writing it at this moment") from None
+        except OSError:  # not every file system has locks
+            pass
+
+    def _compare(self, state: dict[str, Any]) -> None:
+        try:
+            before = json.loads(self.run_path.read_text(encoding="utf8"))
+        except (OSError, ValueError):  # none: the run was complete, or killed before it wrote anything
+            return
+        changed = [name for name in sorted({*before, *state}) if before.get(name) != state.get(name)]
+        if changed:
+            what = "; ".join(f"{name}: {before.get(name)!r}, now {state.get(name)!r}" for name in changed)
+            raise ValueError(f"{self.path}: --resume: the run was another one ({what}). --force starts again")
+
+    def _write_state(self) -> None:
+        state, self.state = self.state, None
+        temporary = self.run_path.with_name(f"{self.run_path.name}.tmp")
+        temporary.write_text(json.dumps(state, ensure_ascii=False, indent=1) + "\n", encoding="utf8")
+        os.replace(temporary, self.run_path)  # noqa: PTH105
+        sync_folder(self.path.parent)
+
+    def _mend(self) -> None:
+        """Count whole records and cut off what follows the last of them."""
+        end, last = 0, b""
+        for line in _lines(self.file):
+            if not line.endswith(b"\n"):
+                break
+            self.n_done += 1
+            end, last, start = end + len(line), line, end
+        # Where the power went, a line may have its length and not its content
+        if self.n_done and not self._is_whole(last):
+            self.n_done, end = self.n_done - 1, start
+            self.file.seek(0)
+            for _ in range(self.n_done):
+                last = self.file.readline()
+        self.last = self._decode(last) if self.n_done else None
+        self.file.truncate(end)
+        self.file.seek(end)
+        os.fsync(self.file.fileno())
+
+    def _is_whole(self, line: bytes) -> bool:
+        try:
+            if self.form.is_journal:
+                return isinstance(json.loads(line), dict)
+            base64.b64decode(line[:-1], validate=True)
+        except (ValueError, binascii.Error):
+            return False
+        return True
+
+    def _encode(self, data: bytes) -> bytes:
+        return data if self.form.is_journal else base64.b64encode(data) + b"\n"
+
+    def _decode(self, line: bytes) -> bytes:
+        return line if self.form.is_journal else base64.b64decode(line)
+
+    def write(self, rendered: Sequence[bytes]) -> None:
+        """Add records."""
+        if self.state is not None:
+            self._write_state()
+        data = memoryview(b"".join(map(self._encode, rendered)))
+        while data:
+            data = data[self.file.write(data) :]
+        if time.monotonic() - self.synced > SYNC_SECONDS:
+            os.fsync(self.file.fileno())
+            self.synced = time.monotonic()
+
+    def finish(self) -> None:
+        """Make the output out of the journal; the run is complete."""
+        os.fsync(self.file.fileno())
+        if not self.form.is_journal:
+            temporary = self.path.with_name(f"{self.path.name}.tmp")
+            with temporary.open("wb") as file:
+                self.file.seek(0)
+                self.form.write(map(self._decode, _lines(self.file)), file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)  # noqa: PTH105
+        self.run_path.unlink(missing_ok=True)
+        if not self.form.is_journal:
+            self.journal_path.unlink()
+        sync_folder(self.path.parent)
+
+    def close(self) -> None:
+        """Leave it as it is."""
+        if not self.is_complete:
+            self.file.close()
+
+
+class StandardOutput:
+    """Records to standard output, as they come; `n_done`, `last`, `is_complete` are those of a new `Output`."""
+
+    n_done = 0
+    last: bytes | None = None
+    is_complete = False
+
+    def __init__(self, form: Format) -> None:
+        self.form = form
+        self.file = sys.stdout.buffer
+        self.file.write(form.header)
+
+    def write(self, rendered: Sequence[bytes]) -> None:
+        """Add records."""
+        self.file.write(b"".join(rendered))
+        self.file.flush()
+
+    def finish(self) -> None:
+        """End it."""
+        self.file.write(self.form.footer)
+        self.file.flush()
+
+    def close(self) -> None:
+        """Leave it as it is."""
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of an unbuffered file from where it stands."""
+    rest = b""
+    while block := file.read(_BLOCK):
+        lines = (rest + block).split(b"\n")
+        rest = lines.pop()
+        for line in lines:
+            yield line + b"\n"
+    if rest:
+        yield rest
+
+
+def sync_folder(folder: Path) -> None:
+    """Force names in a folder to the disk, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
