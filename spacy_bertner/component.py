@@ -25,6 +25,7 @@ from thinc.api import Config, Model, Optimizer, set_dropout_rate
 from thinc.types import Floats2d
 
 from .files import CheckpointError, checksums, verified
+from .lattice import entity_probabilities
 from .tags import FIRST_PREFIX, MISSING, OUTSIDE, Bools1d, TagSet, make_tags, validate_label, validate_scheme
 from .training_data import Faults
 
@@ -49,8 +50,8 @@ transformer_config = {}
 # A loss so many times that of guessing means that training has diverged
 MAX_LOSS = 4.0
 
-# Entities of one Doc: (first token, last token + 1, label) each
-Entities = list[tuple[int, int, str]]
+# Entities of one Doc: (first token, last token + 1, label, probability) each
+Entities = list[tuple[int, int, str, float]]
 
 
 @Language.factory(
@@ -154,7 +155,7 @@ class BertNER(TrainablePipe):
     def predict(self, docs: Iterable[Doc]) -> list[Entities]:
         """Find the entities of each Doc, without touching it.
 
-        Returns for each Doc its entities as (first token, last token + 1, label), in order.
+        Returns for each Doc its entities as (first token, last token + 1, label, probability), in order.
         Raises ValueError where the model is not initialized or its scores are NaN.
         """
         docs = list(docs)
@@ -178,10 +179,12 @@ class BertNER(TrainablePipe):
                 "or check the weights it started from"
             )
         entities: list[Entities] = [[] for _ in docs]
-        for first, last, label in self.tag_set.spans(self.tag_set.decode(scores, is_first), is_first):
+        spans = self.tag_set.spans(self.tag_set.decode(scores, is_first), is_first)
+        probabilities = entity_probabilities(self.tag_set, scores, is_first, spans).tolist()
+        for (first, last, label), probability in zip(spans, probabilities, strict=True):
             start, end = tokens[first], tokens[last - 1] + 1
             i = int(np.searchsorted(starts, start, side="right")) - 1
-            entities[i].append((int(start - starts[i]), int(end - starts[i]), label))
+            entities[i].append((int(start - starts[i]), int(end - starts[i]), label, probability))
         return entities
 
     def _free_tokens(self, docs: Sequence[Doc]) -> tuple[Bools1d, Bools1d]:
@@ -206,12 +209,12 @@ class BertNER(TrainablePipe):
         for doc, entities in zip(docs, predictions, strict=True):
             if not len(doc):
                 continue
-            spans = [Span(doc, start, end, label=label) for start, end, label in entities]
+            spans = [Span(doc, start, end, label=label) for start, end, label, _ in entities]
             iob = doc.to_array(ENT_IOB)
             if self.cfg["overwrite"] or _is_free(iob).all():
                 doc.set_ents(spans)
                 continue
-            inside = set(chain.from_iterable(range(start, end) for start, end, _ in entities))
+            inside = set(chain.from_iterable(range(start, end) for start, end, *_ in entities))
             missing = [Span(doc, i, i + 1) for i in np.flatnonzero(iob == 0).tolist() if i not in inside]
             doc.set_ents(spans, outside=missing, default="unmodified")
 
