@@ -16,7 +16,7 @@ from spacy.language import Language
 from spacy.training import Corpus, Example
 from spacy.util import minibatch
 
-from .lattice import Floats64, entity_probabilities
+from .lattice import entity_probabilities, log_partition
 from .span_groups import with_group_as_entities
 from .tags import MISSING, Bools1d, Floats2d, TagSet
 
@@ -177,8 +177,8 @@ class Sample:
 
     def loss(self, temperature: float) -> float:
         """Return the mean negative log-likelihood of a document's annotation."""
-        total = _log_partition(self.tag_set, self.scores, self.is_first, temperature)
-        gold = _log_partition(self.tag_set, self.gold_scores, self.is_first, temperature)
+        total = log_partition(self.tag_set, self.scores, self.is_first, temperature=temperature)
+        gold = log_partition(self.tag_set, self.gold_scores, self.is_first, temperature=temperature)
         # Annotation around tokens that get no tag may go with no legal sequence
         is_possible = np.isfinite(gold)
         return float((total - gold)[is_possible].sum() / self.n_docs)
@@ -214,14 +214,6 @@ def _judge(example: Example) -> Callable[[int, int, str], bool | None]:
         return (int(places[0]), int(places[-1]) + 1, label) in gold
 
     return judge
-
-
-def _log_partition(tag_set: TagSet, scores: Floats2d, is_first: Bools1d, temperature: float) -> Floats64:
-    """Return the logarithm of the sum of exp(score / temperature) over the legal tag sequences of each segment.
-
-    scores: (n_rows, n_tags); -inf for what does not count. is_first: (n_rows,), the first tokens of the segments.
-    """
-    raise NotImplementedError
 
 
 def _minimize(loss: Callable[[float], float]) -> float:

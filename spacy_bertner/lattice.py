@@ -180,6 +180,35 @@ def entity_probabilities(
     return probabilities
 
 
+def log_partition(
+    tag_set: TagSet,
+    scores: Floats2d,
+    is_start: Bools1d,
+    transitions: NDArray | None = None,
+    temperature: float = 1.0,
+) -> Floats64:
+    """Compute for each segment the logarithm of the sum of exp(score) over its legal tag sequences.
+
+    scores: (n_tokens, n_tags), -inf for tags that a token may not have; it has one at least.
+    The other arguments are those of `entity_probabilities`.
+    Returns the logarithms, (n_segments,), in order; NaN where no sequence is left.
+    """
+    if not len(scores):
+        return np.zeros(0)
+    if temperature != 1.0:
+        scores = scores / temperature
+        transitions = None if transitions is None else transitions / temperature
+    is_first, is_last = segment_bounds(is_start)
+    lattice = Lattice.of(tag_set, transitions)
+    S = SUMS if lattice.spread(scores) <= WIDEST else LOG_SUMS
+    messages, shifts = forward(lattice, scores, is_first, np.flatnonzero(is_last), S)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        at_end = S.log(S.plus.reduce(S.times(messages, S.exp(lattice.ends)), axis=1))
+        taken_off = S.log(shifts) + scores.max(axis=1)
+        totals = at_end + np.add.reduceat(taken_off, np.flatnonzero(is_first))
+    return np.where(np.isfinite(totals), totals, np.nan)
+
+
 def segment_bounds(is_start: Bools1d) -> tuple[Bools1d, Bools1d]:
     """Say of each token whether it is the first and the last of a segment."""
     is_first = is_start.copy()

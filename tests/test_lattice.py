@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from spacy_bertner import lattice
-from spacy_bertner.lattice import Lattice, entity_probabilities
+from spacy_bertner.lattice import Lattice, entity_probabilities, log_partition
 from spacy_bertner.tags import TagSet, make_tags
 
 from .test_tags import SCHEMES, is_legal
@@ -72,6 +72,35 @@ def test_probabilities_are_those_of_all_legal_sequences(scheme, scale, data):
             expected[int(start) + first, int(start) + last, label] = p
     found = entity_probabilities(tag_set, scores, is_start, list(expected), transitions, temperature)
     np.testing.assert_allclose(found, list(expected.values()), atol=1e-6 if scale < 10 else 1e-4)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scale", [3.0, 300.0])
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_partition_is_the_sum_over_all_legal_sequences(scheme, scale, data):
+    """Over those that are left, where tokens may not have every tag."""
+    tag_set = TagSet(make_tags(["A", "B-c"], scheme), scheme)
+    n_tags = len(tag_set)
+    lengths = data.draw(st.lists(st.integers(1, 3 if scheme == "BILUO" else 4), min_size=1, max_size=3))
+    numbers = st.floats(-1, 1, width=32).map(lambda x: round(x, 3) * scale)
+    scores = data.draw(arrays(np.float32, (sum(lengths), n_tags), elements=numbers))
+    scores[data.draw(arrays(bool, scores.shape))] = -np.inf
+    empty = np.isneginf(scores).all(axis=1)
+    scores[empty, data.draw(st.integers(0, n_tags - 1))] = 1.0
+    transitions = data.draw(arrays(np.float64, (n_tags + 1, n_tags + 1), elements=numbers))
+    temperature = data.draw(st.sampled_from([1.0, 2.5]))
+    starts = np.cumsum([0, *lengths])[:-1]
+    expected = []
+    for start, length in zip(starts, lengths, strict=True):
+        part = scores[start : start + length] / np.float32(temperature)
+        total = -np.inf
+        for path in paths_of(tag_set, length):
+            total = np.logaddexp(total, score_of(path, part, transitions / temperature))
+        expected.append(total if np.isfinite(total) else np.nan)
+    is_start = np.isin(np.arange(len(scores)), starts)
+    found = log_partition(tag_set, scores, is_start, transitions, temperature)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def by_forward_passes(tag_set, scores, spans):
