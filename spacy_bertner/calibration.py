@@ -5,12 +5,13 @@ on. What is found stays the same; how sure the model says it is does not.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from numpy.typing import ArrayLike
 from spacy.attrs import ENT_IOB
 from spacy.language import Language
 from spacy.training import Corpus, Example
@@ -69,7 +70,7 @@ def measure(nlp: Language, name: str, examples: Iterable[Example]) -> Calibratio
     return Sample(nlp, name, examples).measure(_component(nlp, name).cfg["temperature"])
 
 
-def expected_calibration_error(confidences: Sequence[float], is_correct: Sequence[bool], n_bins: int = 15) -> float:
+def expected_calibration_error(confidences: ArrayLike, is_correct: ArrayLike, n_bins: int = 15) -> float:
     """Compute the expected calibration error (Naeini et al. 2015; Guo et al. 2017, equation 3).
 
     The predictions are put into bins of equal width by their confidence, open below and closed above; a bin's error is the

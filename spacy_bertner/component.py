@@ -19,6 +19,7 @@ from spacy import util
 from spacy.attrs import ENT_IOB
 from spacy.errors import Errors
 from spacy.language import Language
+from spacy.pipeline.ner import ner_score  # type: ignore[import-not-found]
 from spacy.pipeline.spancat import spancat_score
 from spacy.pipeline.trainable_pipe import TrainablePipe
 from spacy.scorer import get_ner_prf
@@ -76,7 +77,7 @@ Entities = list[tuple[int, int, str, float]]
         "scheme": "BIO",
         "overwrite": False,
         "spans_key": None,
-        "threshold": None,
+        "threshold": {},
         "temperature": 1.0,
         "scorer": {"@scorers": "spacy.ner_scorer.v1"},
     },
@@ -153,13 +154,14 @@ class BertNER(TrainablePipe):
         spans_key: str | None = None,
         threshold: Threshold = None,
         temperature: float = 1.0,
-        scorer: Callable | None = get_ner_prf,
+        scorer: Callable | None = ner_score,
     ) -> None:
         register_score()
         self.vocab = vocab
         self.model = model
         self.name = name
-        self.scorer = spancat_score if scorer is get_ner_prf and spans_key is not None else scorer
+        is_for_ents = scorer in (ner_score, get_ner_prf)
+        self.scorer = spancat_score if is_for_ents and spans_key is not None else scorer
         self.cfg: dict[str, Any] = {
             "scheme": validate_scheme(scheme),
             "overwrite": overwrite,

@@ -32,11 +32,16 @@ def with_group_as_entities(example: Example, key: str) -> tuple[Example, list[Sp
     example: an example, which stays as it is. key: the key in `doc.spans`.
     Returns the new example, and the spans that were left out.
     """
-    reference = example.reference.copy()
-    if key not in reference.spans:
-        reference.set_ents([], default="missing")
+    doc = example.reference
+    reference = Doc(  # not copied with all it has: it is thrown away at once
+        doc.vocab,
+        words=[token.text for token in doc],
+        spaces=[bool(token.whitespace_) for token in doc],
+        sent_starts=[token.is_sent_start for token in doc],
+    )
+    if key not in doc.spans:
         return Example(example.predicted, reference), []
-    spans = [span for span in reference.spans[key] if len(span)]
+    spans = [Span(reference, s.start, s.end, label=s.label_) for s in doc.spans[key] if len(s)]
     kept = filter_spans(spans)
     inside = {i for span in kept for i in range(span.start, span.end)}
     # The same span twice is kept once, and nothing is lost
