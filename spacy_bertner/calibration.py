@@ -17,9 +17,9 @@ from spacy.language import Language
 from spacy.training import Corpus, Example
 from spacy.util import minibatch
 
-from .lattice import entity_probabilities, log_partition
+from .lattice import Floats64, Lattice, entity_probabilities, expectations, segment_bounds
 from .span_groups import with_group_as_entities
-from .tags import MISSING, Bools1d, Floats2d, TagSet
+from .tags import MISSING, Bools1d, Floats2d
 
 if TYPE_CHECKING:
     from .component import BertNER
@@ -130,7 +130,7 @@ class Sample:
 
     def __init__(self, nlp: Language, name: str, examples: Iterable[Example]) -> None:
         component = _component(nlp, name)
-        self.tag_set: TagSet = component.tag_set
+        self.tag_set, self.transitions = component.tag_set, component.transitions()
         self.n_docs = 0
         self.spans: list[tuple[int, int, str]] = []  # in rows
         self.is_correct: list[bool] = []
@@ -157,9 +157,7 @@ class Sample:
             is_first.append(rows.is_first)
             truth.append(np.concatenate(gold)[rows.tokens])
             judges = [_judge(eg) for eg in pairs]
-            for first, last, label in self.tag_set.spans(
-                self.tag_set.decode(rows.scores, rows.is_first), rows.is_first
-            ):
+            for first, last, label in component.best_spans(rows):
                 (i, start), (_, end) = rows.place(first), rows.place(last - 1)
                 is_correct = judges[i](start, end + 1, label)
                 if is_correct is not None:
@@ -178,19 +176,23 @@ class Sample:
 
     def loss(self, temperature: float) -> float:
         """Return the mean negative log-likelihood of a document's annotation."""
-        total = log_partition(self.tag_set, self.scores, self.is_first, temperature=temperature)
-        gold = log_partition(self.tag_set, self.gold_scores, self.is_first, temperature=temperature)
+        total, gold = self._sums(self.scores, temperature), self._sums(self.gold_scores, temperature)
         # Annotation around tokens that get no tag may go with no legal sequence
-        is_possible = np.isfinite(gold)
-        return float((total - gold)[is_possible].sum() / self.n_docs)
+        return float(np.nansum(total - gold) / self.n_docs)
 
     def measure(self, temperature: float) -> Calibration:
         """Return the figures at a temperature."""
         confidences = entity_probabilities(
-            self.tag_set, self.scores, self.is_first, self.spans, temperature=temperature
+            self.tag_set, self.scores, self.is_first, self.spans, self.transitions, temperature
         )
         error = expected_calibration_error(confidences, self.is_correct)
         return Calibration(temperature, self.loss(temperature), error, len(self.spans))
+
+    def _sums(self, scores: Floats2d, temperature: float) -> Floats64:
+        """Return the logarithms of the sums over the legal tag sequences, one a segment."""
+        transitions = None if self.transitions is None else self.transitions / temperature
+        lattice = Lattice.of(self.tag_set, transitions)
+        return expectations(lattice, scores / np.float32(temperature), *segment_bounds(self.is_first))[0]
 
 
 def _component(nlp: Language, name: str) -> "BertNER":

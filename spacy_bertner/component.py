@@ -28,8 +28,9 @@ from spacy.training import Example, validate_examples, validate_get_examples
 from thinc.api import Config, CupyOps, Model, Optimizer, set_dropout_rate
 from thinc.types import Floats2d
 
+from .crf import crf_loss
 from .files import CheckpointError, checksums, verified
-from .lattice import entity_probabilities
+from .lattice import best_path, entity_probabilities
 from .processes import Process
 from .scores import (
     Threshold,
@@ -54,6 +55,7 @@ max_batch_pieces = null
 mixed_precision = false
 orthography = null
 document_context = true
+crf = false
 head_learn_rate = 1.0
 layer_decay = 1.0
 freeze_embeddings = false
@@ -229,9 +231,9 @@ class BertNER(TrainablePipe):
         if not any(len(doc) for doc in docs):
             return entities
         rows = self.tag_rows(docs)
-        spans = self.tag_set.spans(self.tag_set.decode(rows.scores, rows.is_first), rows.is_first)
+        spans = self.best_spans(rows)
         probabilities = entity_probabilities(
-            self.tag_set, rows.scores, rows.is_first, spans, temperature=self.cfg["temperature"]
+            self.tag_set, rows.scores, rows.is_first, spans, self.transitions(), self.cfg["temperature"]
         )
         for (first, last, label), probability in zip(spans, probabilities.tolist(), strict=True):
             if is_sure(label, probability, self.cfg["threshold"]):
@@ -270,6 +272,19 @@ class BertNER(TrainablePipe):
                 "or check the weights it started from"
             )
         return TagRows(scores, is_first, tokens, starts)
+
+    def best_spans(self, rows: TagRows) -> list[tuple[int, int, str]]:
+        """Find the entities on the best legal tag sequences: (first row, last row + 1, label) each, in order."""
+        transitions = self.transitions()
+        if transitions is None:
+            tags = self.tag_set.decode(rows.scores, rows.is_first)
+        else:
+            tags = best_path(self.tag_set, rows.scores, rows.is_first, transitions)
+        return self.tag_set.spans(tags, rows.is_first)
+
+    def transitions(self) -> np.ndarray | None:
+        """The scores of transitions that the model has learnt (see `Lattice.of`); None without the setting `crf`."""
+        return self.model.attrs["transitions"](self.model) if "transitions" in self.model.attrs else None
 
     def _free_tokens(self, docs: Sequence[Doc]) -> tuple[Bools1d, Bools1d]:
         """Find the tokens that may become part of an entity, and where those before and after cannot be one.
@@ -338,10 +353,12 @@ class BertNER(TrainablePipe):
         loss, n_labelled = 0.0, 0
         for group in self._group(examples):
             scores, backprop = self.model.begin_update([eg.predicted for eg in group])
-            group_loss, d_scores, n = self._loss(group, scores)
+            group_loss, d_scores, d_transitions, n = self._loss(group, scores)
             # A shared layer waits for the gradient of all that listen to it, be it zero
             if n or "group_docs" not in self.model.attrs:
                 backprop(d_scores)
+            if d_transitions is not None and n:
+                self.model.attrs["add_transition_gradient"](self.model, d_transitions)
             if n:
                 loss += group_loss
                 n_labelled += n
@@ -375,19 +392,22 @@ class BertNER(TrainablePipe):
     def get_loss(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d]]:
         """Compute the cross-entropy of the tags, summed over the labelled tokens, and its gradient.
 
-        Tokens whose annotation is missing, or that have no word pieces, have no part in either. Of spans that overlap in the
-        group `spans_key`, the longest counts.
+        Tokens whose annotation is missing, or that have no word pieces, have no part in either. With the setting `crf`
+        the loss is the negative log-likelihood of the tag sequences, whatever the missing tags are. Of spans that overlap
+        in the group `spans_key`, the longest counts.
 
         examples: the examples. scores: rows of tag scores, (n_tokens, n_tags) an example.
         Returns the loss and its gradient with respect to the scores.
         """
-        loss, d_scores, _ = self._loss(self._with_entities(examples), scores)
+        loss, d_scores, *_ = self._loss(self._with_entities(examples), scores)
         return loss, d_scores
 
-    def _loss(self, examples: Sequence[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d], int]:
-        """As `get_loss`; the last item is the number of labelled tokens."""
+    def _loss(
+        self, examples: Sequence[Example], scores: list[Floats2d]
+    ) -> tuple[float, list[Floats2d], np.ndarray | None, int]:
+        """As `get_loss`, with the gradient of the transitions, None without, and the number of labelled tokens."""
         if not scores:
-            return 0.0, [], 0
+            return 0.0, [], None, 0
         xp = self.model.ops.xp
         Y = xp.concatenate(scores)  # (n_tokens, n_tags)
         is_kept = ~np.isneginf(self.model.ops.to_numpy(Y[:, 0]))
@@ -398,17 +418,21 @@ class BertNER(TrainablePipe):
         ]
         self._warn_unknown(set().union(*(unknown for _, unknown in encoded)))
         truth = np.concatenate([ids for ids, _ in encoded])
-        rows = np.flatnonzero(truth != MISSING)
-        truth, rows = xp.asarray(truth[rows]), xp.asarray(rows)
-        scored = Y[rows] - Y[rows].max(axis=1, keepdims=True) if len(rows) else Y[rows]
-        log_probs = scored - xp.log(xp.exp(scored).sum(axis=1, keepdims=True))
-        d_rows = xp.exp(log_probs)
-        places = xp.arange(len(rows))
-        d_rows[places, truth] -= 1.0
         dY = xp.zeros_like(Y)
-        dY[rows] = d_rows
-        loss = float(-log_probs[places, truth].sum())
-        return loss, [dY[end - len(s) : end] for end, s in zip(ends, scores, strict=True)], len(rows)
+        rows = np.flatnonzero(truth != MISSING)
+        n_labelled = len(rows)
+        transitions, d_transitions = self.transitions(), None
+        if transitions is None:
+            rows = xp.asarray(rows)
+            loss, dY[rows] = _cross_entropy(xp, Y[rows], xp.asarray(truth[rows]))
+        else:
+            rows = np.flatnonzero(is_kept)
+            is_start = np.diff(np.searchsorted(ends, rows, side="right"), prepend=-1) != 0
+            kept = self.model.ops.to_numpy(Y)[rows]
+            loss, d_rows, d_transitions = crf_loss(self.tag_set, transitions, kept, is_start, truth[rows])
+            dY[xp.asarray(rows)] = xp.asarray(d_rows, dtype=dY.dtype)
+        d_scores = [dY[end - len(s) : end] for end, s in zip(ends, scores, strict=True)]
+        return loss, d_scores, d_transitions, n_labelled
 
     def _check_loss(self, loss: float) -> None:
         guessing = math.log(max(len(self.tag_set), 2))
@@ -599,6 +623,19 @@ class BertNER(TrainablePipe):
             )
         self._set_tags(tags)
         validate_threshold_labels(self.cfg["threshold"], self.labels)
+        self.transitions()  # raises where they do not go with the setting
+
+
+def _cross_entropy(xp: Any, rows: Any, truth: Any) -> tuple[float, Any]:
+    """Sum the cross-entropy of rows of scores, (n_rows, n_tags), with their tags, (n_rows,); also return the gradient."""
+    if not len(rows):
+        return 0.0, rows
+    rows = rows - rows.max(axis=1, keepdims=True)
+    log_probs = rows - xp.log(xp.exp(rows).sum(axis=1, keepdims=True))
+    d_rows = xp.exp(log_probs)
+    places = xp.arange(len(rows))
+    d_rows[places, truth] -= 1.0
+    return float(-log_probs[places, truth].sum()), d_rows
 
 
 def _model_checksums(path: Path) -> dict[str, str]:

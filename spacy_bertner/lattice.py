@@ -56,6 +56,10 @@ LOG_SUMS = Semiring(
     np.positive, np.positive, np.logaddexp, np.add, np.subtract,
     lambda A, B: np.logaddexp.reduce(A[:, :, None] + B, axis=1),
 )  # fmt: skip
+# The best path in place of all of them
+MAXIMA = Semiring(
+    np.positive, np.positive, np.maximum, np.add, np.subtract, lambda A, B: (A[:, :, None] + B).max(axis=1)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,13 +107,14 @@ class Lattice:
         """The same lattice, walked from the last token to the first."""
         return Lattice(self.steps.T, self.ends, self.starts, self.continues.T)
 
-    def spread(self, scores: Floats2d) -> float:
-        """How much the scores of a step and a tag differ at most, of those that are legal."""
+    def sums(self, scores: Floats2d) -> Semiring:
+        """What to sum paths with, by how much the scores of a tag and of a step to it differ."""
         values = np.concatenate([self.steps.ravel(), self.starts, self.ends])
         values = values[np.isfinite(values)]
         tops = scores.max(axis=1)
         lows = np.where(np.isneginf(scores), tops[:, None], scores).min(axis=1)
-        return float((tops - lows).max(initial=0.0)) + (2.0 * float(np.ptp(values)) if len(values) else 0.0)
+        spread = float((tops - lows).max(initial=0.0)) + (2.0 * float(np.ptp(values)) if len(values) else 0.0)
+        return SUMS if spread <= WIDEST else LOG_SUMS
 
 
 def entity_probabilities(
@@ -145,7 +150,7 @@ def entity_probabilities(
     lasts = firsts + lengths - 1
     is_first, is_last = segment_bounds(is_start)
     lattice = Lattice.of(tag_set, transitions)
-    S = SUMS if lattice.spread(scores) <= WIDEST else LOG_SUMS
+    S = lattice.sums(scores)
     go_on = S.exp(np.where(lattice.continues, lattice.steps, -np.inf))
     change = S.exp(np.where(lattice.continues, -np.inf, lattice.steps))
     steps, starts, ends = S.exp(lattice.steps), S.exp(lattice.starts), S.exp(lattice.ends)
@@ -180,33 +185,53 @@ def entity_probabilities(
     return probabilities
 
 
-def log_partition(
-    tag_set: TagSet,
-    scores: Floats2d,
-    is_start: Bools1d,
-    transitions: NDArray | None = None,
-    temperature: float = 1.0,
-) -> Floats64:
-    """Compute for each segment the logarithm of the sum of exp(score) over its legal tag sequences.
+def expectations(
+    lattice: Lattice, scores: Floats2d, is_first: Bools1d, is_last: Bools1d
+) -> tuple[Floats64, Floats64, Floats64]:
+    """Sum over all paths of each segment, and compute how often each tag and each transition is on one.
 
-    scores: (n_tokens, n_tags), -inf for tags that a token may not have; it has one at least.
-    The other arguments are those of `entity_probabilities`.
-    Returns the logarithms, (n_segments,), in order; NaN where no sequence is left.
+    scores: (n_tokens, n_tags), at least one token; -inf for tags that a token cannot have.
+    is_first, is_last: (n_tokens,), the first and last tokens of the segments.
+    Returns the logarithms of the sums of exp(score), (n_segments,), and the gradient of their total: with respect to the
+    scores, the probabilities of the tags, (n_tokens, n_tags); with respect to the transitions (`Lattice.of`), how many of
+    each are expected, (n_tags + 1, n_tags + 1). A segment without a path has NaN for its sum, and makes NaN of the rest.
     """
-    if not len(scores):
-        return np.zeros(0)
-    if temperature != 1.0:
-        scores = scores / temperature
-        transitions = None if transitions is None else transitions / temperature
+    S = lattice.sums(scores)
+    tokens = np.arange(len(scores))
+    messages, shifts = forward(lattice, scores, is_first, tokens, S)
+    messages_back = backward(lattice, scores, is_last, tokens, S)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rest = S.product(np.roll(messages_back, -1, axis=0), S.exp(lattice.steps.T))
+        rest[is_last] = S.exp(lattice.ends)
+        rest, messages, messages_back, shifts = S.log(rest), S.log(messages), S.log(messages_back), S.log(shifts)
+        norms = np.logaddexp.reduce(messages + rest, axis=1)
+        tags = np.exp(messages + rest - norms[:, None])
+        sums = np.add.reduceat(shifts + scores.max(axis=1), np.flatnonzero(is_first)) + norms[is_last]
+        transitions = np.zeros((scores.shape[1] + 1, scores.shape[1] + 1))
+        transitions[0, 1:], transitions[1:, 0] = tags[is_first].sum(axis=0), tags[is_last].sum(axis=0)
+        here, there = messages[~is_last] - norms[~is_last, None], messages_back[~is_first]
+        for i, steps in enumerate(lattice.steps):
+            transitions[i + 1, 1:] = np.exp(here[:, i, None] + steps + there).sum(axis=0)
+    return np.where(np.isfinite(sums), sums, np.nan), tags, transitions
+
+
+def best_path(tag_set: TagSet, scores: Floats2d, is_start: Bools1d, transitions: NDArray) -> Ints1d:
+    """Find the best legal tag sequence of each segment, as `TagSet.decode` does, with the scores of transitions.
+
+    scores: (n_tokens, n_tags), finite; is_start: (n_tokens,), True where a new segment starts.
+    transitions: as in `Lattice.of`.
+    Returns the numbers of the tags, (n_tokens,).
+    """
+    n = len(scores)
     is_first, is_last = segment_bounds(is_start)
     lattice = Lattice.of(tag_set, transitions)
-    S = SUMS if lattice.spread(scores) <= WIDEST else LOG_SUMS
-    messages, shifts = forward(lattice, scores, is_first, np.flatnonzero(is_last), S)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        at_end = S.log(S.plus.reduce(S.times(messages, S.exp(lattice.ends)), axis=1))
-        taken_off = S.log(shifts) + scores.max(axis=1)
-        totals = at_end + np.add.reduceat(taken_off, np.flatnonzero(is_first))
-    return np.where(np.isfinite(totals), totals, np.nan)
+    messages, _ = forward(lattice, scores, is_first, np.arange(n), MAXIMA)
+    messages[is_last] += lattice.ends
+    tags, steps, is_end = messages.argmax(axis=1).tolist(), lattice.steps.T, is_last.tolist()
+    for i in range(n - 1, -1, -1):
+        if not is_end[i]:
+            tags[i] = int((messages[i] + steps[tags[i + 1]]).argmax())
+    return np.array(tags, dtype=np.int64)
 
 
 def segment_bounds(is_start: Bools1d) -> tuple[Bools1d, Bools1d]:
