@@ -98,11 +98,17 @@ def spacy_train(
         config["paths"][part] = str(folder / f"{part}.spacy")
     training = config["training"]
     batcher = registry.resolve({"batcher": training["batcher"]})["batcher"]
-    steps = sum(1 for _ in batcher(docs["train"]))  # an epoch
+    # An epoch; how many batches there are depends on the order of the documents
+    shuffle, order = random.Random(0), list(docs["train"])
+    counts = []
+    for _ in range(20):
+        shuffle.shuffle(order)
+        counts.append(sum(1 for _ in batcher(order)))
+    steps = int(statistics.median(counts))
     config["system"]["seed"] = seed
     training.update(max_epochs=epochs, max_steps=0, patience=0)
-    # As many evaluations as epochs, the last one close to the end
-    training["eval_frequency"] = int(0.98 * steps)
+    # As many evaluations as epochs; the last one is close to the end, but before it: spaCy makes none there
+    training["eval_frequency"] = int(0.98 * min(counts))
     training["logger"] = {"@loggers": "spacy.ConsoleLogger.v1"}
     warmup = steps * epochs // 10
     training["optimizer"]["learn_rate"].update(
