@@ -41,7 +41,7 @@ WORK = ROOT / "bench/work/accuracy"
 DATA = ROOT.parent / "shared/data"
 LEARN_RATES = (5e-5, 1e-4, 2e-4)
 SYSTEMS = ("bert_ner", "bert_ner/lower", "transformer+ner", "transformer+ner/600", "hf", "hf+windows")
-EPOCHS = {"wikigold": 8, "wnut": 3, "ncbi": 3}
+EPOCHS = {"wikigold": 8, "wnut": 3, "ncbi": 2}
 # Where the learning rate is chosen on every third of the training documents
 CHOSEN_ON_A_THIRD = ("ncbi",)
 Spans = set[tuple[int, int, int, str]]  # place of the sentence, first token, last token + 1, label
