@@ -14,8 +14,8 @@ Systems:
 
 For every system the learning rate is the one of {5e-5, 1e-4, 2e-4} with the best F1 on development data (seed 0; on
 NCBI-disease, which is four times as large as wikigold, trained on every third document), and so is the epoch. A run keeps
-its predictions on the test file, and only those of the chosen runs are ever scored. Each run is a process of its own with one
-thread and a file in bench/work/accuracy; what is there is not run again.
+its predictions on the test file, and only those of the chosen runs are ever scored. Each run is a process of its own with
+one thread and a file in bench/work/accuracy; what is there is not run again.
 """
 
 import argparse
