@@ -454,16 +454,6 @@ def test_weights_that_are_not_whole(nlp, tmp_path):
         initialize_with(nlp, folder)
 
 
-def test_a_head_that_cannot_begin_an_entity(nlp, checkpoint):
-    with pytest.raises(ValueError, match=r"cannot begin an entity 'X' in the scheme BIO; its labels are .* set scheme"):
-        initialize_with(nlp, checkpoint("bert", ["O", "I-X"]))
-
-
-def test_a_head_whose_labels_follow_another_scheme(nlp, checkpoint):
-    with pytest.raises(ValueError, match="name: the labels of the checkpoint's head do not go with scheme"):
-        initialize_with(nlp, checkpoint("bert", ["O", "B-X", "L-X", "U-X", "I-X"]))
-
-
 def test_no_labels_from_anywhere(nlp, checkpoint):
     example = Example.from_dict(nlp.make_doc("Nothing here"), {"entities": []})
     with pytest.raises(ValueError, match="no labels: the training data has no entities, no labels are given"):
