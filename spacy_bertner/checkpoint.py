@@ -125,11 +125,13 @@ def load_encoder(
             raise
         except (OSError, ValueError, KeyError, RuntimeError, AttributeError, ImportError, SafetensorError) as err:
             raise CheckpointError(missing_message(name, "checkpoint", err, revision)) from err
-    missing, mismatched = sorted(info["missing_keys"]), sorted(info["mismatched_keys"])
-    if has_head and mismatched and all(found[0].startswith("classifier.") for found in mismatched):
+    missing = sorted(info["missing_keys"])
+    # Names, or names with both shapes
+    mismatched = sorted(found if isinstance(found, str) else found[0] for found in info["mismatched_keys"])
+    if has_head and mismatched and all(key.startswith("classifier.") for key in mismatched):
         raise CheckpointError(
-            f"name: the head of {name!r} has {mismatched[0][1][0]} rows, id2label names {len(config.id2label)}; "
-            'transformer_config = {"id2label": {"0": "O", "1": "B-PER", …}} must name each of them'
+            f"name: the head of {name!r} has not the {len(config.id2label)} rows that id2label names; transformer_config = "
+            '{"id2label": {"0": "O", "1": "B-PER", …}} must name each of its rows'
         )
     if missing or mismatched:
         raise CheckpointError(
