@@ -6,7 +6,6 @@ Nothing here runs code that comes with a checkpoint: `trust_remote_code` is off 
 import contextlib
 import json
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,6 @@ def load_tokenizer(name: str, *, is_saved: bool = False, revision: str | None = 
     from transformers import AutoTokenizer
 
     arguments = _arguments(is_saved, revision)
-
     with quiet_transformers():
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, **arguments)
@@ -87,7 +85,7 @@ def load_encoder(
         head's rows.
     revision: branch, tag or commit of the hub; None for its main branch.
     Returns encoder, head and the names of the head's rows in order; the last two are None without a head.
-    Raises CheckpointError. Warns of a head for another task, which is left out.
+    Raises CheckpointError, for a head of another task too.
     """
     from transformers import AutoConfig, AutoModelForTokenClassification
 
@@ -104,6 +102,13 @@ def load_encoder(
                     f"configuration of {name!r}; allowed are its attributes"
                 )
             has_head = not is_saved and any(a.endswith("ForTokenClassification") for a in config.architectures or [])
+            other = [a for a in config.architectures or [] if a.endswith(OTHER_TASKS)]
+            if other and not is_saved and not has_head:
+                raise CheckpointError(
+                    f"name: the head of {name!r} ({other[0]}) is for another task than tagging words; choose a checkpoint for "
+                    "token classification, or the encoder that it was made from. To start from its encoder all the same, save "
+                    "that alone, with its tokenizer: transformers.AutoModel.from_pretrained(…).save_pretrained(…)"
+                )
             if has_head and names is not None:
                 config.id2label = _checked_names(names)
                 config.label2id = {tag: i for i, tag in config.id2label.items()}
@@ -139,12 +144,6 @@ def load_encoder(
         )
     model = model.float()
     if not has_head:
-        other = [a for a in config.architectures or [] if a.endswith(OTHER_TASKS)]
-        if other and not is_saved:
-            warnings.warn(
-                f"name: the head of {name!r} ({other[0]}) is for another task; its encoder is used, with a new head",
-                stacklevel=2,
-            )
         return model, None, None
     head, base = getattr(model, "classifier", None), model.base_model
     kinds = {id(child) for child in model.children() if not isinstance(child, nn.Dropout)}
@@ -207,7 +206,7 @@ def check_vocabulary(name: str, tokenizer: Any, encoder: Any) -> None:
     if n_pieces > n_embeddings:
         raise CheckpointError(
             f"name: the tokenizer of {name!r} has {n_pieces} pieces, its encoder embeddings for {n_embeddings}: "
-            "they do not belong together"
+            "they do not belong together; put the tokenizer's files that came with these weights beside them"
         )
 
 

@@ -19,6 +19,7 @@ from spacy.training import Example
 from spacy.training.initialize import init_nlp
 from thinc.api import Adam, Config
 from transformers import (
+    AutoModel,
     AutoModelForTokenClassification,
     BertConfig,
     BertForSequenceClassification,
@@ -124,7 +125,7 @@ def test_entities_equal_the_pipeline_of_transformers(kind, balanced):
     model = AutoModelForTokenClassification.from_pretrained(folder)
     reference = pipeline("token-classification", model, tokenizer=tokenizer, aggregation_strategy="first")
     n_legal = n_entities = 0
-    docs = short_docs(nlp, 100, words)
+    docs = short_docs(nlp, 400, words)
     for doc, logits in zip(docs, logits_of(kind, folder, docs), strict=True):
         if spans("BIO", [names[i] for i in logits.argmax(axis=1)]) is None:
             continue
@@ -135,6 +136,8 @@ def test_entities_equal_the_pipeline_of_transformers(kind, balanced):
         ours = {(ent.start_char, ent.end_char, ent.label_) for ent in nlp(doc).ents}
         assert ours == found
         n_entities += len(ours)
+        if n_legal >= 15 and n_entities >= 10:
+            break
     assert n_legal >= 5 and n_entities >= 5
 
 
@@ -265,7 +268,8 @@ def test_training_goes_on_with_new_labels(name, checkpoint):
     folder, examples = checkpoint("bert", HEADS[name]), make_examples(nlp)
     _, ner = start(folder, nlp, examples)
     n = len(HEADS[name])
-    assert set(ner.labels) >= {"LOC", "MISC", "ORG", "PER"} and write_tags(ner.tag_set.tags, ner.cfg["written"])[:n] == HEADS[name]
+    assert set(ner.labels) >= {"LOC", "MISC", "ORG", "PER"}
+    assert write_tags(ner.tag_set.tags, ner.cfg["written"])[:n] == HEADS[name]
     docs = short_docs(nlp, 5)
     for rows, logits in zip(ner.model.predict(docs), logits_of("bert", folder, docs), strict=True):
         np.testing.assert_allclose(rows[:, :n], logits, atol=1e-5)
@@ -333,10 +337,10 @@ def test_a_head_of_another_task(tmp_path):
     BertForSequenceClassification(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     nlp = spacy.blank("en")
-    with pytest.warns(UserWarning, match=r"\(BertForSequenceClassification\) is for another task; its encoder is used"):
+    with pytest.raises(ValueError, match=r"\(BertForSequenceClassification\) is for another task .* save that alone"):
         start(tmp_path, nlp, make_examples(nlp))
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="no labels: .* has no token-classification head"):
-        start(tmp_path)
+    AutoModel.from_pretrained(tmp_path).save_pretrained(tmp_path)  # what the message says
+    start(tmp_path, spacy.blank("en"), make_examples(nlp))
 
 
 def test_hub_names_and_revisions_from_the_cache_alone(tmp_path):

@@ -1,6 +1,5 @@
 """Distillation from the model as it was, against torch's own divergence and autograd; what it does to old labels."""
 
-import copy
 
 import numpy as np
 import pytest
@@ -148,41 +147,53 @@ def test_what_starts_from_nothing_has_no_teacher(checkpoint, nlp):
     assert ner._teacher.n_tags == len(ner.tag_set)
 
 
+def unannotated(nlp):
+    return [Example(nlp.make_doc(text), nlp.make_doc(text)) for text, _ in SENTENCES]
+
+
+def forget(ner):
+    """Change the head, so that there is something to rehearse."""
+    with torch.no_grad():
+        noise = torch.randn(len(ner.tag_set), generator=torch.manual_seed(1))
+        ner.model.shims[0].module.head.bias += 5 * noise
+
+
 def test_documents_without_annotation_are_rehearsed(trained):
     nlp = spacy.load(trained, config={"components": {"bert_ner": {"rehearse": 1.0}}})
     ner = nlp.get_pipe("bert_ner")
-    plain = [Example(nlp.make_doc(text), nlp.make_doc(text)) for text, _ in SENTENCES[:4]]
+    plain = unannotated(nlp)
     assert nlp.update(plain, sgd=False)["bert_ner"] == pytest.approx(0.0, abs=1e-5)  # nothing is forgotten yet
-    with torch.no_grad():
-        ner.model.shims[0].module.head.bias += torch.randn(len(ner.tag_set), generator=torch.manual_seed(1))
-    assert nlp.update(plain, sgd=False)["bert_ner"] > 0.05
+    forget(ner)
+    docs = [eg.predicted for eg in plain]
+    student = torch.from_numpy(np.concatenate(ner.model.predict(docs))).log_softmax(1)
+    teacher = torch.from_numpy(ner._teacher.probabilities(docs))
+    expected = torch.nn.functional.kl_div(student, teacher, reduction="batchmean").item()
+    assert nlp.update(plain, sgd=False)["bert_ner"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_language_rehearse(trained):
     """spaCy passes a function that gathers gradients, and no optimiser: the step is the component's all the same."""
-    nlp = spacy.load(trained)
-    ner = nlp.get_pipe("bert_ner")
-    ner.add_label("MISC")
-    optimizer = nlp.resume_training(sgd=Adam(1e-3, L2=0.01, use_averages=False))
-    assert ner._teacher.n_tags == len(ner.tag_set) - 2  # what has just been added is not worth keeping
-    nlp.update(annotated_with(nlp, "MISC"), sgd=optimizer)
-    raw = [Example(nlp.make_doc(text), nlp.make_doc(text)) for text, _ in SENTENCES]
-    other = copy.deepcopy(ner)
-    other.rehearse(raw, sgd=copy.deepcopy(optimizer))
-    nlp.rehearse(raw, sgd=optimizer)
-    torch.testing.assert_close(weights(ner), weights(other), atol=1e-6, rtol=1e-4)
-    losses = [nlp.rehearse(raw, sgd=optimizer)["bert_ner"] for _ in range(15)]
+    results = []
+    for by_language in (True, False):
+        torch.manual_seed(0)
+        nlp = spacy.load(trained)
+        ner = nlp.get_pipe("bert_ner")
+        ner.add_label("MISC")
+        optimizer = nlp.resume_training(sgd=Adam(1e-3, L2=0.01, use_averages=False))
+        assert ner._teacher.n_tags == len(ner.tag_set) - 2  # what has just been added is not worth keeping
+        nlp.update(annotated_with(nlp, "MISC"), sgd=optimizer)
+        (nlp if by_language else ner).rehearse(unannotated(nlp), sgd=optimizer)
+        results.append(weights(ner))
+    torch.testing.assert_close(results[0], results[1])
+    losses = [nlp.rehearse(unannotated(nlp), sgd=optimizer)["bert_ner"] for _ in range(15)]
     assert losses[-1] < losses[0] / 2
 
 
 def test_rehearsal_before_any_update(trained):
     nlp = spacy.load(trained)
-    ner = nlp.get_pipe("bert_ner")
     nlp.resume_training(sgd=Adam(2e-3))
-    with torch.no_grad():
-        ner.model.shims[0].module.head.bias += torch.randn(len(ner.tag_set), generator=torch.manual_seed(1))
-    raw = [Example(nlp.make_doc(text), nlp.make_doc(text)) for text, _ in SENTENCES]
-    losses = [nlp.rehearse(raw)["bert_ner"] for _ in range(12)]
+    forget(nlp.get_pipe("bert_ner"))
+    losses = [nlp.rehearse(unannotated(nlp))["bert_ner"] for _ in range(12)]
     assert losses[-1] < losses[0] / 2
 
 
@@ -214,14 +225,24 @@ def test_spacy_train_sets_it_for_a_sourced_component(trained, tmp_path):
 
 @pytest.mark.parametrize("weight", [-1.0, float("inf"), float("nan")])
 def test_a_weight_that_is_none(weight, nlp):
+    ner = nlp.add_pipe("bert_ner")
     with pytest.raises(ValueError, match=r"rehearse: .* is not a weight; allowed are 0\.0 and more"):
-        nlp.add_pipe("bert_ner", config={"rehearse": weight})
+        ner.set_rehearse(weight)
+    if weight < 0:  # the others spaCy has in no config
+        with pytest.raises(ValueError, match="rehearse: -1.0 is not a weight"):
+            nlp.add_pipe("bert_ner", name="second", config={"rehearse": weight})
+
+
+TOK2VEC = {
+    "@architectures": "spacy.HashEmbedCNN.v2", "pretrained_vectors": None, "width": 32, "depth": 1, "embed_size": 500,
+    "window_size": 1, "maxout_pieces": 2, "subword_features": True,
+}  # fmt: skip
 
 
 def shared_pipeline(rehearse):
     nlp = spacy.blank("en")
-    nlp.add_pipe("tok2vec")
-    tok2vec = {"@architectures": "spacy.Tok2VecListener.v1", "width": 96, "upstream": "tok2vec"}
+    nlp.add_pipe("tok2vec", config={"model": TOK2VEC})
+    tok2vec = {"@architectures": "spacy.Tok2VecListener.v1", "width": 32, "upstream": "tok2vec"}
     model = {"@architectures": "spacy_bertner.TokenClassifier.v1", "tok2vec": tok2vec}
     nlp.add_pipe("bert_ner", config={"model": model, "rehearse": rehearse})
     examples = annotated_with(nlp, *OLD)
@@ -255,4 +276,4 @@ def test_a_layer_of_its_own_is_one():
     for _ in range(30):
         nlp.update(annotated_with(nlp, "MISC"), sgd=optimizer)
     assert before > 0.8 and f1(nlp, OLD) > before - 0.1 and f1(nlp, ["MISC"]) > 0.8
-    assert nlp.rehearse(make_examples(nlp), sgd=optimizer)["bert_ner"] < 0.1
+    assert nlp.rehearse(make_examples(nlp), sgd=optimizer)["bert_ner"] < 0.2
