@@ -130,7 +130,7 @@ def read(name: str, seed: int) -> dict[str, dict[str, float]]:
 
 def table(seed: int) -> None:
     print(f"wikigold, F1, {EPOCHS} epochs each, seed {seed}; old labels {', '.join(OLD)}; new label {', '.join(NEW)}\n")
-    print(f"{'':52}{'dev old':>9}{'dev new':>9}{'test old':>9}{'test new':>9}")
+    print(f"{'':68}{'dev old':>9}{'dev new':>9}{'test old':>9}{'test new':>9}")
     rows = [("trained on the old labels", "first")]
     for title, weights in (("then on the new one alone", (0.0,)), ("then on the new one alone, with rehearse", WEIGHTS)):
         best = max(second_runs(weights), key=lambda name: sum(read(name, seed)["dev"].values()))
@@ -140,7 +140,7 @@ def table(seed: int) -> None:
     for title, name in rows:
         result = read(name, seed)
         figures = [result[part].get(key, -1.0) for part in ("dev", "test") for key in ("old", "new")]
-        print(f"{title:52}" + "".join(f"{figure:9.1f}" for figure in figures))
+        print(f"{title:68}" + "".join(f"{figure:9.1f}" for figure in figures))
     print("\nall runs of the second step, on development data:")
     for name in sorted(second_runs()):
         _, weight, rate = name.split("_")

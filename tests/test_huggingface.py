@@ -181,9 +181,6 @@ def test_placeholders_and_a_mapping_in_the_config(checkpoint, tmp_path):
     with pytest.raises(ValueError, match=r"head are \['LABEL_0', .*placeholders"):
         start(folder)
     config = """
-    [names]
-    of_rows = {"0": "B-LOC", "1": "I-LOC", "2": "I-PER", "3": "O", "4": "B-PER"}
-
     [nlp]
     lang = "en"
     pipeline = ["bert_ner"]
@@ -196,10 +193,7 @@ def test_placeholders_and_a_mapping_in_the_config(checkpoint, tmp_path):
     [components.bert_ner.model]
     @architectures = "spacy_bertner.BertTokenClassifier.v1"
     name = "FOLDER"
-
-    [components.bert_ner.model.transformer_config]
-    hidden_dropout_prob = 0.0
-    id2label = ${names.of_rows}
+    transformer_config = {"id2label": {"0": "B-LOC", "1": "I-LOC", "2": "I-PER", "3": "O", "4": "B-PER"}}
     """.replace("FOLDER", folder.as_posix())
     nlp = spacy.util.load_model_from_config(Config().from_str(config), auto_fill=True)
     nlp.initialize()
