@@ -157,7 +157,8 @@ def model_card(nlp: Language, name: str) -> str:
     if not meta.get("sources") and not corpora:
         lines.append("Not known.")
     start = nlp.get_pipe_config(name)["model"].get("name")
-    lines += ["", f"Training started from `{start}`."] if start else []
+    if start:  # a hub name, or a folder
+        lines += ["", f"Training started from `{_last_part(start) if Path(start).is_absolute() else start}`."]
     return "\n".join(lines) + "\n"
 
 
@@ -165,7 +166,12 @@ def _corpora(nlp: Language) -> dict[str, str]:
     """The names of the files that it was trained with and scored on, without their folders."""
     corpora = nlp.config.interpolate().get("corpora", {})
     paths = {part: str(corpora[part].get("path") or "") for part in ("train", "dev") if part in corpora}
-    return {part: re.split(r"[/\\]", path.rstrip("/\\"))[-1] for part, path in paths.items() if path}
+    return {part: _last_part(path) for part, path in paths.items() if path}
+
+
+def _last_part(path: str) -> str:
+    """The name of a file or folder; the pipeline may come from another operating system."""
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 
 def _source(source: Any) -> str:

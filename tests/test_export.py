@@ -90,7 +90,7 @@ def test_tags_are_written_as_the_checkpoint_wrote_them(checkpoint, tmp_path):
     assert started_from(tmp_path / "out")[1].tag_set.tags == ner.tag_set.tags
 
 
-def test_the_card_says_what_is_known(tagger, nlp, tmp_path):
+def test_the_card_says_what_is_known(tagger, nlp, tmp_path, checkpoint):
     tagger("bert")
     export(nlp, tmp_path / "plain")
     card = ModelCard.load(tmp_path / "plain" / "README.md", repo_type="model")
@@ -111,7 +111,8 @@ def test_the_card_says_what_is_known(tagger, nlp, tmp_path):
     for part in ("# en_rivers", "Rivers and towns.", "- MISC", "| all | 50.0 | 25.0 | 33.3 |", "| PER | 75.0 | 100.0 |",
                  "- A corpus", "- Another, https://example.org, CC0", "- dev: `dev.spacy`"):  # fmt: skip
         assert part in text
-    assert "/home/someone" not in text
+    assert f"from `{checkpoint('bert').name}`" in text
+    assert "/home/someone" not in text and str(checkpoint("bert").parent) not in text
 
 
 def run(*arguments):
