@@ -3,10 +3,10 @@
     python bench/continual.py run [--seed 0] [--jobs 1]
     python bench/continual.py table > bench/results/continual.txt
 
-The first pipeline is trained on PER, LOC and ORG (`configs/demo.cfg`). It is the `source` of those that come after, which see
-the same texts with MISC annotated and nothing else, once with `rehearse` and once without; their learning rate, and the
-weight of `rehearse`, are the ones of LEARN_RATES and WEIGHTS with the best mean of F1 on the old labels and on the new
-one, on the development file. The last line is for comparison: all labels at once. Each run is a process of its own
+The first pipeline is trained on PER, LOC and ORG (`configs/demo.cfg`). It is the `source` of those that come after, which
+see the same texts with MISC annotated and nothing else, once with `rehearse` and once without; their learning rate, and
+the weight of `rehearse`, are the ones of LEARN_RATES and WEIGHTS with the best mean of F1 on the old labels and on the
+new one, on the development file. The last line is for comparison: all labels at once. Each run is a process of its own
 with one thread and a file in bench/work/continual; what is there is not run again.
 """
 
@@ -132,7 +132,10 @@ def table(seed: int) -> None:
     print(f"wikigold, F1, {EPOCHS} epochs each, seed {seed}; old labels {', '.join(OLD)}; new label {', '.join(NEW)}\n")
     print(f"{'':68}{'dev old':>9}{'dev new':>9}{'test old':>9}{'test new':>9}")
     rows = [("trained on the old labels", "first")]
-    for title, weights in (("then on the new one alone", (0.0,)), ("then on the new one alone, with rehearse", WEIGHTS)):
+    for title, weights in (
+        ("then on the new one alone", (0.0,)),
+        ("then on the new one alone, with rehearse", WEIGHTS),
+    ):
         best = max(second_runs(weights), key=lambda name: sum(read(name, seed)["dev"].values()))
         _, weight, rate = best.split("_")
         rows.append((f"{title} ({f'weight {weight}, ' if any(weights) else ''}rate {rate})", best))

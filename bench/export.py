@@ -68,7 +68,9 @@ def compare_with_transformers(nlp, folder: str, docs: list[Doc]) -> bool:
         entities = {(ent.start_char, ent.end_char, ent.label_) for ent in nlp(doc).ents}
         n_entities += len(entities)
         n_same_sentences += entities == found
-    print(f"{n_same} of {n_words} tokens in {len(docs)} sentences have the same tag; scores differ by at most {difference:.1e}")
+    print(
+        f"{n_same} of {n_words} tokens in {len(docs)} sentences have the same tag; scores differ by at most {difference:.1e}"
+    )
     print(
         f"{n_same_sentences} of {n_entity_sentences} sentences, with {n_entities} entities, have the same entities in "
         'pipeline("token-classification", aggregation_strategy="first")'
@@ -87,7 +89,9 @@ def compare_with_itself(nlp, folder: str, docs: list[Doc]) -> bool:
         rows.append(np.concatenate(one.get_pipe("bert_ner").model.predict(bare)))
     difference = float(np.abs(rows[0] - rows[1]).max())
     for title, result in zip(("the pipeline", "in again"), results, strict=True):
-        print(f"{title:13} P {100 * result['ents_p']:.2f} R {100 * result['ents_r']:.2f} F {100 * result['ents_f']:.2f}")
+        print(
+            f"{title:13} P {100 * result['ents_p']:.2f} R {100 * result['ents_r']:.2f} F {100 * result['ents_f']:.2f}"
+        )
     print(f"scores of {len(rows[0])} tokens in {len(docs)} documents differ by at most {difference:.1e}")
     return all(results[0][key] == results[1][key] for key in SCORES)
 
@@ -101,7 +105,10 @@ def main() -> None:
     nlp = spacy.load(args.pipeline)
     docs = list(DocBin().from_disk(args.test).get_docs(nlp.vocab))
     sentences = [sentence.as_doc() for doc in docs for sentence in doc.sents]
-    is_same = [compare_with_transformers(nlp, args.checkpoint, sentences), compare_with_itself(nlp, args.checkpoint, docs)]
+    is_same = [
+        compare_with_transformers(nlp, args.checkpoint, sentences),
+        compare_with_itself(nlp, args.checkpoint, docs),
+    ]
     sys.exit(0 if all(is_same) else "NOT the same")
 
 

@@ -105,9 +105,9 @@ def load_encoder(
             other = [a for a in config.architectures or [] if a.endswith(OTHER_TASKS)]
             if other and not is_saved and not has_head:
                 raise CheckpointError(
-                    f"name: the head of {name!r} ({other[0]}) is for another task than tagging words; choose a checkpoint for "
-                    "token classification, or the encoder that it was made from. To start from its encoder all the same, save "
-                    "that alone, with its tokenizer: transformers.AutoModel.from_pretrained(…).save_pretrained(…)"
+                    f"name: the head of {name!r} ({other[0]}) is for another task than tagging words; choose a checkpoint "
+                    "for token classification, or the encoder that it was made from. To start from its encoder all the "
+                    "same, save that alone, with its tokenizer: transformers.AutoModel.from_pretrained(…).save_pretrained(…)"
                 )
             if has_head and names is not None:
                 config.id2label = _checked_names(names)

@@ -362,10 +362,10 @@ class BertNER(TrainablePipe):
                 self._teacher = Teacher(copy.deepcopy(self.model), self._n_trained)
         self._has_updated = True
         self._annotated |= _labels(examples)
-        new = sorted(self._annotated - set(self.labels)) if self._learns_labels else []
-        if new:
-            util.logger.info("%s: new labels in the training data: %s", self.name, ", ".join(new))
-            self._add_labels(map(validate_label, new))
+        if self._learns_labels:
+            labels = sorted(self._annotated)
+            if not set(make_tags(labels, self.cfg["scheme"])) <= set(self.tag_set.tags):
+                self._add_labels(labels)
 
     def set_rehearse(self, weight: float) -> None:
         """Set the weight `rehearse`; raises ValueError for what is none."""
@@ -613,7 +613,7 @@ class BertNER(TrainablePipe):
         return cfg
 
     def _take_over(self, cfg: dict[str, Any], place: str) -> None:
-        """Take over the saved scheme and tags; all other settings are the config's, where `spacy.load(config=…)` may change them."""
+        """Take over the saved scheme and tags; other settings are the config's, which `spacy.load(config=…)` may change."""
         tags = cfg.get("tags", self.cfg["tags"])
         n_tags = self.model.get_dim("nO") if self.model.has_dim("nO") else len(tags)
         if n_tags != len(tags):

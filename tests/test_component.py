@@ -429,7 +429,9 @@ def test_a_slow_tokenizer(nlp, tmp_path):
 
     CanineTokenizer().save_pretrained(tmp_path)
     CanineConfig().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"name: the tokenizer of .* \(CanineTokenizer\) is a slow one, .* tokenizer\.json"):
+    with pytest.raises(
+        ValueError, match=r"name: the tokenizer of .* \(CanineTokenizer\) is a slow one, .* tokenizer\.json"
+    ):
         initialize_with(nlp, tmp_path)
 
 

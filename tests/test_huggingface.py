@@ -1,4 +1,4 @@
-"""Checkpoints with a token-classification head of any scheme, held against transformers' own logits, pipeline and seqeval."""
+"""Checkpoints with a token-classification head of any scheme, beside transformers' own logits and pipeline, and seqeval."""
 
 import io
 import json
@@ -289,6 +289,16 @@ def test_a_loaded_pipeline_learns_new_labels(tagger, nlp, tmp_path):
     # What was initialized for certain labels keeps to them
     with pytest.warns(UserWarning, match="left out of training: CAR"):
         nlp.update([example], sgd=False)
+
+
+def test_a_loaded_head_gets_the_tags_that_a_label_lacks(checkpoint):
+    nlp, ner = start(checkpoint("bert", ["O", "B-PER", "I-PER", "B-LOC"]))
+    ner.from_bytes(ner.to_bytes())
+    example = Example.from_dict(nlp.make_doc("She left New York"), {"entities": [(9, 17, "LOC")]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        nlp.update([example], sgd=False)
+    assert ner.tag_set.tags == ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 
 
 def training_config(tmp_path, source: dict) -> Config:

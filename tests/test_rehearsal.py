@@ -1,6 +1,5 @@
 """Distillation from the model as it was, against torch's own divergence and autograd; what it does to old labels."""
 
-
 import numpy as np
 import pytest
 import spacy
@@ -229,7 +228,7 @@ def test_a_weight_that_is_none(weight, nlp):
     with pytest.raises(ValueError, match=r"rehearse: .* is not a weight; allowed are 0\.0 and more"):
         ner.set_rehearse(weight)
     if weight < 0:  # the others spaCy has in no config
-        with pytest.raises(ValueError, match="rehearse: -1.0 is not a weight"):
+        with pytest.raises(ValueError, match=r"rehearse: -1\.0 is not a weight"):
             nlp.add_pipe("bert_ner", name="second", config={"rehearse": weight})
 
 
