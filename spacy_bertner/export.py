@@ -112,7 +112,7 @@ def model_card(nlp: Language, name: str) -> str:
     """
     from huggingface_hub import EvalResult, ModelCardData
 
-    meta, ner = nlp.meta, nlp.get_pipe(name)
+    meta, (_, ner) = nlp.meta, _find(nlp, name)
     performance = meta.get("performance", {})
     corpora = _corpora(nlp)
     title = f"{meta['lang']}_{meta['name']}"

@@ -82,7 +82,7 @@ def _divergence(ops: Any, Y: Floats2d, Q: Floats2d) -> tuple[float, Floats2d]:
     if not len(Y):
         return 0.0, Y
     xp = ops.xp
-    scores = Y - Y.max(axis=1, keepdims=True)
+    scores = Y - xp.max(Y, axis=1, keepdims=True)
     log_p = scores - xp.log(xp.exp(scores).sum(axis=1, keepdims=True))
     loss = (Q * (xp.log(xp.maximum(Q, 1e-30)) - log_p)).sum()
     return float(loss), xp.exp(log_p) - Q
