@@ -154,6 +154,8 @@ def BertTokenClassifier(
             "group_docs": group_docs,
             "add_labelled": add_labelled,
             "has_rows": has_rows,
+            # Called by reports
+            "cut_words": cut_words,
         },
         shims=[shim],
     )
@@ -239,6 +241,11 @@ def add_labelled(model: Model, n: int) -> None:
 def has_rows(model: Model, doc: Doc) -> list[bool]:
     """Say of each token whether it gets a row of scores that are numbers."""
     return _pieces(model).pieces(doc).has_row.tolist()
+
+
+def cut_words(model: Model, doc: Doc) -> list[int]:
+    """Return the places of the words longer than a window, of which the encoder sees the first pieces alone."""
+    return _pieces(model).cut_words(doc)
 
 
 def _shim(model: Model) -> "EncoderShim":
