@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
-
-import srsly
 
 from .documents import DataError
 from .html import make_page
@@ -39,7 +38,7 @@ def write_report(report: dict[str, Any], folder: str | Path, *, force: bool = Fa
     # All is made before the first is written
     files = {
         "report.html": make_page(report).encode(),
-        "report.json": srsly.json_dumps(report, indent=2).encode(),
+        "report.json": json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False).encode(),
         "report.md": make_markdown(report, list(pictures)).encode(),
         **pictures,
     }
