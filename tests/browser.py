@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless",
     "--no-sandbox",  # CI runs as root
@@ -30,9 +30,9 @@ FLAGS = (
 
 def find() -> tuple[str, str] | None:
     """The paths of Chromium (or Chrome) and its ChromeDriver; None where one of them is missing."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    # GitHub's runners have the driver in a folder of its own
-    driver = shutil.which("chromedriver") or shutil.which("chromedriver", path=os.environ.get("CHROMEWEBDRIVER", ""))
+    folder = os.environ.get("CHROMEWEBDRIVER")  # on GitHub's runners, where it is Chrome's
+    driver = shutil.which("chromedriver", path=folder)
+    browser = next(filter(None, map(shutil.which, BROWSERS[::-1] if folder else BROWSERS)), None)
     return (browser, driver) if browser and driver else None
 
 

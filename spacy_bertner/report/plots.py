@@ -76,18 +76,16 @@ def _confusion(axes: Axes, confusion: Mapping[str, Any]) -> None:
 def _reliability(axes: Axes, confidence: Mapping[str, Any]) -> None:
     bins = confidence["bins"]
     axes.bar(
-        [100 * b["low"] for b in bins],
+        [b["low"] for b in bins],
         [100 * b["accuracy"] for b in bins],
-        width=[100 * (b["high"] - b["low"]) - 0.7 for b in bins],
+        width=[b["high"] - b["low"] - 0.007 for b in bins],
         align="edge",
         color=LIGHT,
     )
     sizes = [20 + 400 * b["count"] / confidence["scored"] for b in bins]
-    axes.scatter(
-        [100 * b["confidence"] for b in bins], [100 * b["accuracy"] for b in bins], s=sizes, color=ACCENT, zorder=3
-    )
-    axes.plot([0, 100], [0, 100], color="gray", linestyle=":")
-    axes.set(xlim=(0, 101), ylim=(0, 103), xlabel="score, %", ylabel="right, %")
+    axes.scatter([b["confidence"] for b in bins], [100 * b["accuracy"] for b in bins], s=sizes, color=ACCENT, zorder=3)
+    axes.plot([0, 1], [0, 100], color="gray", linestyle=":")
+    axes.set(xlim=(0, 1.02), ylim=(0, 103), xlabel="score", ylabel="right, %")
     axes.set_title(f"Expected calibration error {100 * confidence['ece']:.1f} %", fontsize="medium")
 
 
