@@ -62,7 +62,7 @@ def test_every_block_is_known():
     assert len(re.findall(r"^```", README, re.MULTILINE)) / 2 == len(blocks("bash")) + len(blocks("python")) + len(
         blocks("ini")
     )
-    assert len(blocks("bash")) == 6 and len(blocks("python")) == 2 and len(blocks("ini")) == 5
+    assert len(blocks("bash")) == 7 and len(blocks("python")) == 2 and len(blocks("ini")) == 5
 
 
 def test_make_targets_exist():
@@ -120,6 +120,18 @@ def test_conversion_to_onnx(tmp_path, checkpoint):
     for arguments in commands("bertner onnx"):
         run(arguments, tmp_path)
         assert spacy.load(tmp_path / arguments[4]).config["components"]["bert_ner"]["model"]["runtime"] == "onnx"
+
+
+def test_calibration(tmp_path, checkpoint):
+    save_pipeline(tmp_path, checkpoint)
+    (tmp_path / "corpus").mkdir()
+    for split in ("dev", "test"):
+        docs = [eg.reference for eg in make_examples(spacy.blank("en"))]
+        DocBin(docs=docs).to_disk(tmp_path / "corpus" / f"{split}.spacy")
+    (calibrate,) = commands("bertner calibrate")
+    out = run(calibrate, tmp_path)
+    assert "corpus/dev.spacy: " in out and "corpus/test.spacy: " in out
+    assert spacy.load(tmp_path / calibrate[5]).config["components"]["bert_ner"]["temperature"] != 1.0
 
 
 def test_steps_one_by_one(project):
