@@ -279,8 +279,9 @@ def test_a_record_of_conll_begins_where_it_says(tmp_path, ner):
     texts = ["", "-DOCSTART- -docstart in Oslo", " \n ", "Kolb"]
     annotate(ner, [write_jsonl(tmp_path / "in.jsonl", ({"text": t} for t in texts))], tmp_path / "out.conll")
     written = (tmp_path / "out.conll").read_text(encoding="utf8")
-    assert [line for line in written.splitlines() if "DOCSTART" in line.upper()] == [
-        *["-DOCSTART- -X- O O"] * 2, "DOCSTART-\tO", "docstart\tO", *["-DOCSTART- -X- O O"] * 2
+    # The words alone: what tags the little pipeline gives them is not the matter here
+    assert [line.split("\t")[0] for line in written.splitlines() if "DOCSTART" in line.upper()] == [
+        *["-DOCSTART- -X- O O"] * 2, "DOCSTART-", "docstart", *["-DOCSTART- -X- O O"] * 2
     ]  # fmt: skip
     assert [len(doc) for doc in read_conll(tmp_path / "out.conll")] == [4, 1]
 
