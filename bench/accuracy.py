@@ -6,16 +6,18 @@
 Systems:
   bert_ner             `spacy train` with configs/demo.cfg, whole documents
   bert_ner/lower       the same with orthography = false: like the others it sees no capitals with this encoder
+  bert_ner/sentences   each sentence a document of its own, batches of 300 words rather than 600: nearer to hf's
   transformer+ner      `spacy train` with spaCy's quick-start config for a GPU, sentences
   transformer+ner/600  the same with batches of 600 words, as bert_ner has them, in place of the quick start's 2,000
+  transformer+ner/300  the same with batches of 300 words, as bert_ner/sentences has them
   hf                   the usual Hugging Face recipe: AdamW, linear warm-up over 10 % of the steps, 16 sentences a batch,
                        first-piece labels, best of the epochs
   hf+windows           the same over this package's windows of 256 pieces over whole documents
 
 For every system the learning rate is the one of {5e-5, 1e-4, 2e-4} with the best F1 on development data (seed 0; on
 NCBI-disease, which is four times as large as wikigold, trained on every third document), and so is the epoch. A run keeps
-its predictions on the test file, and only those of the chosen runs are ever scored. Each run is a process of its own with one
-thread and a file in bench/work/accuracy; what is there is not run again.
+its predictions on the test file, and only those of the chosen runs are ever scored. Each run is a process of its own with
+one thread and a file in bench/work/accuracy; what is there is not run again.
 """
 
 import argparse
@@ -40,8 +42,17 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "bench/work/accuracy"
 DATA = ROOT.parent / "shared/data"
 LEARN_RATES = (5e-5, 1e-4, 2e-4)
-SYSTEMS = ("bert_ner", "bert_ner/lower", "transformer+ner", "transformer+ner/600", "hf", "hf+windows")
-EPOCHS = {"wikigold": 8, "wnut": 3, "ncbi": 3}
+SYSTEMS = (
+    "bert_ner",
+    "bert_ner/lower",
+    "bert_ner/sentences",
+    "transformer+ner",
+    "transformer+ner/600",
+    "transformer+ner/300",
+    "hf",
+    "hf+windows",
+)
+EPOCHS = {"wikigold": 8, "wnut": 3, "ncbi": 2}
 # Where the learning rate is chosen on every third of the training documents
 CHOSEN_ON_A_THIRD = ("ncbi",)
 Spans = set[tuple[int, int, int, str]]  # place of the sentence, first token, last token + 1, label
@@ -98,11 +109,17 @@ def spacy_train(
         config["paths"][part] = str(folder / f"{part}.spacy")
     training = config["training"]
     batcher = registry.resolve({"batcher": training["batcher"]})["batcher"]
-    steps = sum(1 for _ in batcher(docs["train"]))  # an epoch
+    # An epoch; how many batches there are depends on the order of the documents
+    shuffle, order = random.Random(0), list(docs["train"])
+    counts = []
+    for _ in range(20):
+        shuffle.shuffle(order)
+        counts.append(sum(1 for _ in batcher(order)))
+    steps = int(statistics.median(counts))
     config["system"]["seed"] = seed
     training.update(max_epochs=epochs, max_steps=0, patience=0)
-    # As many evaluations as epochs, the last one close to the end
-    training["eval_frequency"] = int(0.98 * steps)
+    # As many evaluations as epochs; the last one is close to the end, but before it: spaCy makes none there
+    training["eval_frequency"] = int(0.98 * min(counts))
     training["logger"] = {"@loggers": "spacy.ConsoleLogger.v1"}
     warmup = steps * epochs // 10
     training["optimizer"]["learn_rate"].update(
@@ -128,6 +145,16 @@ def bert_ner(
     config["paths"]["encoder"] = encoder
     config["components"]["bert_ner"]["model"].update(settings)
     return *spacy_train(config, docs, folder, epochs, learn_rate, seed), docs["test"]
+
+
+def bert_ner_sentences(docs: dict[str, list], folder: Path, epochs: int, learn_rate: float, seed: int, encoder: str):
+    from spacy.util import load_config
+
+    config = load_config(ROOT / "configs/demo.cfg", interpolate=False)
+    config["paths"]["encoder"] = encoder
+    config["training"]["batcher"]["size"] = 300
+    units = {part: sentences(docs[part]) for part in docs}
+    return *spacy_train(config, units, folder, epochs, learn_rate, seed), units["test"]
 
 
 def transformer_ner(
@@ -283,8 +310,10 @@ def run_one(name: str, system: str, learn_rate: float, seed: int, encoder: str, 
     functions: dict[str, Callable] = {
         "bert_ner": bert_ner,
         "bert_ner/lower": lambda *args: bert_ner(*args, orthography=False),
+        "bert_ner/sentences": bert_ner_sentences,
         "transformer+ner": transformer_ner,
         "transformer+ner/600": lambda *args: transformer_ner(*args, 600),
+        "transformer+ner/300": lambda *args: transformer_ner(*args, 300),
         "hf": hf,
         "hf+windows": hf_windows,
     }

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from thinc.api import Optimizer, Shim
@@ -47,7 +49,7 @@ if hasattr(os, "register_at_fork"):
 class FineTuning:
     """How the parts of the model are trained.
 
-    head_learn_rate: factor on the learning rate for what starts from nothing: head and orthography embedding.
+    head_learn_rate: factor on the learning rate for what starts from nothing: head, transitions, orthography embedding.
     layer_decay: factor on the learning rate from each layer of the encoder to the one below it, and from the lowest to
         the embeddings (Howard and Ruder 2018; Clark et al. 2020).
     freeze_embeddings: whether the embeddings stay as they are.
@@ -125,6 +127,8 @@ class TokenClassifier(nn.Module):
         # As transformers starts the head
         self.head_std = getattr(config, "initializer_range", 0.02)
         self.head = self._new_head(config.hidden_size, n_tags)
+        # Scores of transitions (see `lattice.Lattice.of`), of a conditional random field alone
+        self.transitions: nn.Parameter | None = None
         self._picks_rows = _let_last_layer_pick_rows(encoder)
         self.orthography = None
         if orthography:
@@ -202,12 +206,26 @@ class TokenClassifier(nn.Module):
 
     def resize(self, n_tags: int) -> None:
         """Add rows to the head, or cut its last ones; the others stay as they are."""
+        if self.transitions is not None:
+            self._set_transitions(n_tags)
         old = self.head
         self.head = self._new_head(old.in_features, n_tags).to(old.weight.device)
         with torch.no_grad():
             n = min(n_tags, old.out_features)
             self.head.weight[:n] = old.weight[:n]
             self.head.bias[:n] = old.bias[:n]
+
+    def add_transitions(self) -> None:
+        """Add scores of transitions, all zero, unless there are some."""
+        if self.transitions is None:
+            self._set_transitions(self.head.out_features)
+
+    def _set_transitions(self, n_tags: int) -> None:
+        new = torch.zeros(n_tags + 1, n_tags + 1, device=self.head.weight.device)
+        if self.transitions is not None:
+            n = min(len(self.transitions), n_tags + 1)
+            new[:n, :n] = self.transitions.detach()[:n, :n]
+        self.transitions = nn.Parameter(new)
 
 
 class EncoderShim(Shim):
@@ -292,6 +310,22 @@ class EncoderShim(Shim):
         if n_tags != self.module.head.out_features:
             self.module.resize(n_tags)
             self._optimizer = None
+
+    @property
+    def transitions(self) -> NDArray[np.float32] | None:
+        """The scores of transitions, (n_tags + 1, n_tags + 1); None where the model is to have none."""
+        found = self.module.transitions
+        return None if found is None else found.detach().cpu().numpy()
+
+    def add_transitions(self) -> None:
+        """Let the model have scores of transitions, all zero at first."""
+        self.module.add_transitions()
+
+    def add_transition_gradient(self, d_transitions: NDArray) -> None:
+        """Add to the gradient of the transitions."""
+        parameter = cast(nn.Parameter, self.module.transitions)
+        gradient = self._optimizer_or_new().scale(parameter.new_tensor(d_transitions))
+        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
     # Forward and backward
 
@@ -551,6 +585,8 @@ class EncoderShim(Shim):
         if "head.weight" not in head:
             raise CheckpointError(f"{path / HEAD_FILE}: holds no head.weight, only {sorted(head)}")
         module = TokenClassifier(encoder, len(head["head.weight"]), "orthography.weight" in head)
+        if "transitions" in head:
+            module.add_transitions()
         try:
             missing, unexpected = module.load_state_dict(head, strict=False)
         except RuntimeError as err:

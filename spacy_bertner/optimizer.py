@@ -92,8 +92,9 @@ class TorchOptimizer:
         groups: dict[tuple[bool, float], list[Tensor]] = {}
         for name, parameter in self._module.named_parameters():
             if parameter.requires_grad:
-                # Biases and the weights of LayerNorm are the vectors among the parameters
-                groups.setdefault((parameter.ndim > 1, self._rate_factors[name]), []).append(parameter)
+                # Biases and the weights of LayerNorm are the vectors among the parameters; transitions are biases too
+                decays = parameter.ndim > 1 and name != "transitions"
+                groups.setdefault((decays, self._rate_factors[name]), []).append(parameter)
         named = [{"params": p, "decays": decays, "factor": factor} for (decays, factor), p in groups.items()]
         if optimizer.use_radam:
             return torch.optim.RAdam(named, decoupled_weight_decay=optimizer.L2_is_weight_decay, foreach=True)

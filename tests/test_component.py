@@ -1,7 +1,9 @@
 """The component as spaCy's own tests treat theirs: settings, labels, annotation, training, saving, bad input."""
 
 import copy
+import itertools
 import json
+import math
 import pickle
 import shutil
 import subprocess
@@ -188,12 +190,41 @@ def test_misaligned_gold_is_masked_not_taken_for_o(tagger, nlp):
 # Annotation
 
 
+def found_by(ner, docs):
+    return [[entity[:3] for entity in entities] for entities in ner.predict(docs)]
+
+
+def test_the_probability_of_an_entity(oracle, nlp):
+    """Over what may become of the tokens: those of a kept entity, of blanks and of other Docs have no part in it."""
+    ner = oracle.ner
+    tags = ner.tag_set.tags
+    doc = Doc(nlp.vocab, words=["in", "Oslo", "\u200b", "Oslo", "met", "Kolb"])
+    doc.set_ents([Span(doc, 0, 1, label="X")], default="missing")
+    other = Doc(nlp.vocab, words=["Sela"])
+    oracle.favour(["B-LOC", "B-LOC", None, "I-LOC", "O", "B-PER"], ["B-PER"])
+    found, found_in_other = ner.predict([doc, other])
+    assert [entity[:3] for entity in found] == [(1, 4, "LOC"), (5, 6, "PER")]
+    # All ways to tag the four tokens that are left of the first, written out
+    rows = [oracle.scores[0][i] for i in (1, 3, 4, 5)]
+    weights = {}
+    for path in itertools.product(range(len(tags)), repeat=4):
+        names = [tags[i] for i in path]
+        if all(t[0] != "I" or b[1:] == t[1:] for b, t in itertools.pairwise(["O", *names])):
+            weights[tuple(names)] = math.exp(sum(row[i] for row, i in zip(rows, path, strict=True)))
+    total = sum(weights.values())
+    loc = sum(w for names, w in weights.items() if names[:2] == ("B-LOC", "I-LOC") and names[2] != "I-LOC")
+    per = sum(w for names, w in weights.items() if names[3] == "B-PER")
+    np.testing.assert_allclose([entity[3] for entity in found], [loc / total, per / total], atol=1e-6)
+    # O and the four B- remain for a first token
+    assert found_in_other == [(0, 1, "PER", pytest.approx(math.exp(5) / (math.exp(5) + 4), abs=1e-6))]
+
+
 def test_tokens_without_pieces(oracle, nlp):
     ner = oracle.ner
     words = ["Maria", "\u200b", "Kolb", "\u200b", "and", "\u200b", "Sela"]
     oracle.favour(["B-PER", None, "I-PER", None, "O", None, "B-PER"], ["O", None, None, "B-LOC", None])
     docs = [Doc(nlp.vocab, words=words), Doc(nlp.vocab, words=["in", " ", "\n", "Oslo", "\n"])]
-    assert ner.predict(docs) == [[(0, 3, "PER"), (6, 7, "PER")], [(3, 4, "LOC")]]
+    assert found_by(ner, docs) == [[(0, 3, "PER"), (6, 7, "PER")], [(3, 4, "LOC")]]
 
 
 def test_the_best_legal_path_is_taken(oracle, nlp):
@@ -202,14 +233,14 @@ def test_the_best_legal_path_is_taken(oracle, nlp):
     tags = list(ner.tag_set.tags)
     oracle.scores[0][1, tags.index("B-PER")] = 4.0  # B I I: one less than O I I, which is not legal
     doc = Doc(nlp.vocab, words=["said", "Maria", "Kolb"])
-    assert ner.predict([doc]) == [[(1, 3, "PER")]]
+    assert found_by(ner, [doc]) == [[(1, 3, "PER")]]
 
 
 def test_entities_do_not_reach_into_the_next_doc(oracle, nlp):
     oracle.favour(["O", "B-PER"], ["I-PER", "O"])
     oracle.scores[1][0, 0] = 4.0
     docs = [Doc(nlp.vocab, words=["a", "b"]), Doc(nlp.vocab), Doc(nlp.vocab, words=["c", "d"])]
-    assert oracle.ner.predict(docs) in ([[(1, 2, "PER")], [], []], [[(1, 2, "PER")], [], [(0, 1, "PER")]])
+    assert found_by(oracle.ner, docs) in ([[(1, 2, "PER")], [], []], [[(1, 2, "PER")], [], [(0, 1, "PER")]])
 
 
 def test_entities_on_the_doc_are_kept(oracle, nlp):
@@ -376,7 +407,8 @@ def test_a_checkpoint_with_a_head_is_used_at_once(checkpoint, nlp):
 def test_is_a_trainable_pipe(tagger, nlp):
     ner = tagger("bert")
     assert ner.is_trainable and ner.is_resizable
-    assert nlp.analyze_pipes()["summary"]["bert_ner"]["assigns"] == ["doc.ents", "token.ent_iob", "token.ent_type"]
+    assigns = nlp.analyze_pipes()["summary"]["bert_ner"]["assigns"]
+    assert assigns == ["doc.ents", "token.ent_iob", "token.ent_type", "span._.score"]
     assert {"ents_f", "ents_p", "ents_r", "ents_per_type"} <= set(nlp.analyze_pipes()["summary"]["bert_ner"]["scores"])
 
 
