@@ -178,6 +178,30 @@ def calibrate_cli(
         raise typer.Exit(1) from None
 
 
+@bertner.command("export")
+def export_cli(
+    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="A trained pipeline: folder or package")],
+    output_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Folder for the checkpoint, new or empty")],
+    component: Annotated[
+        str | None, typer.Option("--component", help="Which bert_ner, where the pipeline has several")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", "-F", help="Write into a folder that is not empty")] = False,
+) -> None:
+    """Write a trained bert_ner as a checkpoint that Hugging Face transformers opens, with tokenizer and model card.
+
+    AutoModelForTokenClassification, AutoTokenizer and pipeline("token-classification") read it; see docs/huggingface.md.
+    """
+    from spacy.util import load_model
+
+    try:
+        from .export import export
+
+        export(load_model(pipeline), output_dir, component=component, force=force)
+    except (ValueError, OSError, ImportError) as err:
+        typer.echo(f"export: {err}", err=True)
+        raise typer.Exit(1) from None
+
+
 @bertner.command("check", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def check_cli(
     ctx: typer.Context,  # for the overrides, as in spaCy's commands

@@ -4,6 +4,7 @@ What it knows of its model is that it gives one row of tag scores a token, and -
 Torch and transformers are not imported here: every `spacy.blank()` imports all factories.
 """
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -32,6 +33,7 @@ from .crf import crf_loss
 from .files import CheckpointError, checksums, verified
 from .lattice import best_path, entity_probabilities
 from .processes import Process
+from .rehearsal import Teacher, distil, is_shared
 from .scores import (
     Threshold,
     is_sure,
@@ -42,13 +44,24 @@ from .scores import (
     validate_threshold_labels,
 )
 from .span_groups import annotated_entities, validate_spans_key, with_group_as_entities, write_group
-from .tags import FIRST_PREFIX, MISSING, OUTSIDE, Bools1d, Ints1d, TagSet, make_tags, validate_label, validate_scheme
+from .tags import (
+    MISSING,
+    OUTSIDE,
+    Bools1d,
+    Ints1d,
+    TagSet,
+    make_tags,
+    read_tags,
+    validate_label,
+    validate_scheme,
+)
 from .training_data import Faults, check_score_weights
 
 DEFAULT_CONFIG = """
 [model]
 @architectures = "spacy_bertner.BertTokenClassifier.v1"
 name = "bert-base-cased"
+revision = null
 window = 256
 stride = 224
 max_batch_pieces = null
@@ -76,11 +89,12 @@ Entities = list[tuple[int, int, str, float]]
     assigns=["doc.ents", "token.ent_iob", "token.ent_type", "span._.score"],
     default_config={
         "model": Config().from_str(DEFAULT_CONFIG)["model"],
-        "scheme": "BIO",
+        "scheme": None,
         "overwrite": False,
         "spans_key": None,
         "threshold": {},
         "temperature": 1.0,
+        "rehearse": 0.0,
         "scorer": {"@scorers": "spacy.ner_scorer.v1"},
     },
     default_score_weights={"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None},
@@ -89,11 +103,12 @@ def make_bert_ner(
     nlp: Language,
     name: str,
     model: Model[list[Doc], list[Floats2d]],
-    scheme: str,
+    scheme: str | None,
     overwrite: bool,
     spans_key: str | None,
     threshold: Threshold,
     temperature: float,
+    rehearse: float,
     scorer: Callable | None,
 ) -> "BertNER":
     """Make a `bert_ner` component; the settings are those of `BertNER`."""
@@ -106,6 +121,7 @@ def make_bert_ner(
         spans_key=spans_key,
         threshold=threshold,
         temperature=temperature,
+        rehearse=rehearse,
         scorer=scorer,
     )
 
@@ -135,11 +151,14 @@ class BertNER(TrainablePipe):
     vocab: the shared vocabulary.
     model: a Thinc model from Docs to rows of tag scores, (n_tokens, n_tags) a Doc.
     name: name of the component in the pipeline.
-    scheme: how entities are written as tags: "BIO", "BILUO", "IOB1" or "IO".
+    scheme: how entities are written as tags: "BIO", "BILUO", "IOB1" or "IO"; None for that of the checkpoint's head, and
+        BIO where it has none.
     overwrite: whether to take the place of entities that are on a Doc already, rather than keep them.
     spans_key: the group of `doc.spans` that entities are learnt from and written to; None for `doc.ents`.
     threshold: entities with a lower score are dropped; one number, or one by label; None for no threshold.
     temperature: what tag scores are divided by before probabilities are made of them (Guo et al. 2017).
+    rehearse: weight, in `update`, of staying with what the model gave before training began, where the annotation does
+        not say otherwise (see `rehearsal`); 0.0 for plain training.
     scorer: the scoring method; where it is spaCy's for entities and there is a `spans_key`, spaCy's for groups of spans.
 
     Raises ValueError for settings that cannot work, and where the Span extension `score` is taken by other code.
@@ -151,11 +170,12 @@ class BertNER(TrainablePipe):
         model: Model[list[Doc], list[Floats2d]],
         name: str = "bert_ner",
         *,
-        scheme: str = "BIO",
+        scheme: str | None = None,
         overwrite: bool = False,
         spans_key: str | None = None,
         threshold: Threshold = None,
         temperature: float = 1.0,
+        rehearse: float = 0.0,
         scorer: Callable | None = ner_score,
     ) -> None:
         register_score()
@@ -164,16 +184,24 @@ class BertNER(TrainablePipe):
         self.name = name
         is_for_ents = scorer in (ner_score, get_ner_prf)
         self.scorer = spancat_score if is_for_ents and spans_key is not None else scorer
+        # What is set; the scheme in `cfg` is the one that the tags have
+        self._scheme = None if scheme is None else validate_scheme(scheme)
         self.cfg: dict[str, Any] = {
-            "scheme": validate_scheme(scheme),
+            "scheme": scheme or "BIO",
             "overwrite": overwrite,
             "spans_key": validate_spans_key(spans_key),
             "threshold": validate_threshold(threshold),
             "temperature": validate_temperature(temperature),
-            "tags": [OUTSIDE],
         }
-        self._tag_set = TagSet([OUTSIDE], scheme)
+        self.set_rehearse(rehearse)
+        self._set_tags([OUTSIDE])
         self._process = Process()
+        # Rehearsal
+        self._teacher: Teacher | None = None
+        self._n_trained = 0  # tags, the first ones, that have been trained
+        self._has_updated = False  # since it was initialized or loaded
+        self._learns_labels = False  # new ones, as they come up in training
+        self._annotated: set[str] = set()  # labels that the training data annotates
         # Warnings that were given
         self._unknown_labels: set[str] = set()
         self._has_diverged = False
@@ -206,15 +234,18 @@ class BertNER(TrainablePipe):
         return 1
 
     def _add_labels(self, labels: Iterable[str]) -> None:
-        new = [label for label in dict.fromkeys(labels) if label not in self.labels]
-        tags = [*self.tag_set.tags, *make_tags(new, self.cfg["scheme"])[1:]]
+        # A checkpoint's head may lack tags of a label that it has
+        needed = make_tags(dict.fromkeys(labels), self.cfg["scheme"])[1:]
+        tags = list(dict.fromkeys([*self.tag_set.tags, *needed]))
         if self.model.has_dim("nO"):
             self.model.attrs["resize_output"](self.model, len(tags))
         self._set_tags(tags)
 
-    def _set_tags(self, tags: Sequence[str]) -> None:
+    def _set_tags(self, tags: Sequence[str], written: dict[str, str] | None = None) -> None:
+        """Take over tags; `written` says how the checkpoint writes prefixes (see `ReadTags`), None for as before."""
         self._tag_set = TagSet(tags, self.cfg["scheme"])
         self.cfg["tags"] = list(tags)
+        self.cfg["written"] = self.cfg.get("written", {}) if written is None else written
         for label in self.labels:
             self.vocab.strings.add(label)
 
@@ -349,11 +380,21 @@ class BertNER(TrainablePipe):
         examples = list(examples)
         validate_examples(examples, "BertNER.update")
         examples = self._with_entities(examples)
+        self._prepare_for(examples)
+        return self._learn(examples, drop, sgd, losses, self.cfg["rehearse"])
+
+    def _learn(
+        self, examples: Sequence[Example], drop: float, sgd: Any, losses: dict[str, float], rehearse: float
+    ) -> dict[str, float]:
+        """As `update`; `rehearse` is the weight of the teacher, where there is one."""
+        teacher = self._teacher if rehearse else None
         set_dropout_rate(self.model, drop)
         loss, n_labelled = 0.0, 0
-        for group in self._group(examples):
-            scores, backprop = self.model.begin_update([eg.predicted for eg in group])
-            group_loss, d_scores, d_transitions, n = self._loss(group, scores)
+        for group in self._group(examples, with_unlabelled=teacher is not None):
+            docs = [eg.predicted for eg in group]
+            taught = teacher.probabilities(docs) if teacher else None
+            scores, backprop = self.model.begin_update(docs)
+            group_loss, d_scores, d_transitions, n = self._loss(group, scores, taught, rehearse)
             # A shared layer waits for the gradient of all that listen to it, be it zero
             if n or "group_docs" not in self.model.attrs:
                 backprop(d_scores)
@@ -376,14 +417,17 @@ class BertNER(TrainablePipe):
         key = self.cfg["spans_key"]
         return [eg if key is None else with_group_as_entities(eg, key)[0] for eg in examples]
 
-    def _group(self, examples: Sequence[Example]) -> list[list[Example]]:
-        """Group examples so that each group needs one pass through the encoder; leave out those without tokens.
+    def _group(self, examples: Sequence[Example], with_unlabelled: bool = False) -> list[list[Example]]:
+        """Group examples so that each group needs one pass through the encoder; leave out those without tokens, and
+        unless `with_unlabelled` is set those without annotation.
 
         What is shared with other components has been computed for all examples at once: they stay together.
         """
         if "group_docs" not in self.model.attrs:
             return [list(examples)] if any(len(eg.predicted) for eg in examples) else []
-        examples = [eg for eg in examples if len(eg.predicted) and eg.reference.has_annotation("ENT_IOB")]
+        examples = [
+            eg for eg in examples if len(eg.predicted) and (with_unlabelled or eg.reference.has_annotation("ENT_IOB"))
+        ]
         if not examples:
             return []
         groups = self.model.attrs["group_docs"](self.model, [eg.predicted for eg in examples])
@@ -403,9 +447,13 @@ class BertNER(TrainablePipe):
         return loss, d_scores
 
     def _loss(
-        self, examples: Sequence[Example], scores: list[Floats2d]
+        self, examples: Sequence[Example], scores: list[Floats2d], taught: Floats2d | None = None, rehearse: float = 0.0
     ) -> tuple[float, list[Floats2d], np.ndarray | None, int]:
-        """As `get_loss`, with the gradient of the transitions, None without, and the number of labelled tokens."""
+        """As `get_loss`, with the gradient of the transitions, None without, and the number of tokens learnt from.
+
+        taught: what the teacher gives to its tags, (n_tokens of all examples, n_old): it is learnt, at the weight
+            `rehearse`, where the annotation is `O` or missing (see `rehearsal.distil`).
+        """
         if not scores:
             return 0.0, [], None, 0
         xp = self.model.ops.xp
@@ -418,21 +466,119 @@ class BertNER(TrainablePipe):
         ]
         self._warn_unknown(set().union(*(unknown for _, unknown in encoded)))
         truth = np.concatenate([ids for ids, _ in encoded])
-        dY = xp.zeros_like(Y)
+        loss, dY, n_learnt = 0.0, xp.zeros_like(Y), 0
+        if taught is not None:
+            loss, dY, n_learnt = distil(self.model.ops, Y, taught, truth, is_kept, self.tag_set, self._annotated)
+            loss, dY = loss * rehearse, dY * rehearse
+            truth[truth == self.tag_set.outside] = MISSING
         rows = np.flatnonzero(truth != MISSING)
-        n_labelled = len(rows)
+        n_learnt += len(rows)
         transitions, d_transitions = self.transitions(), None
         if transitions is None:
             rows = xp.asarray(rows)
-            loss, dY[rows] = _cross_entropy(xp, Y[rows], xp.asarray(truth[rows]))
+            rows_loss, dY[rows] = _cross_entropy(xp, Y[rows], xp.asarray(truth[rows]))
         else:
             rows = np.flatnonzero(is_kept)
             is_start = np.diff(np.searchsorted(ends, rows, side="right"), prepend=-1) != 0
             kept = self.model.ops.to_numpy(Y)[rows]
-            loss, d_rows, d_transitions = crf_loss(self.tag_set, transitions, kept, is_start, truth[rows])
+            rows_loss, d_rows, d_transitions = crf_loss(self.tag_set, transitions, kept, is_start, truth[rows])
             dY[xp.asarray(rows)] = xp.asarray(d_rows, dtype=dY.dtype)
         d_scores = [dY[end - len(s) : end] for end, s in zip(ends, scores, strict=True)]
-        return loss, d_scores, d_transitions, n_labelled
+        return loss + rows_loss, d_scores, d_transitions, n_learnt
+
+    def _prepare_for(self, examples: Sequence[Example]) -> None:
+        """Before an update: take a teacher, and add the labels that are new, where that is to be done."""
+        if not self.model.has_dim("nO"):
+            return
+        if self.cfg["rehearse"] and not self._has_updated:
+            self._check_can_rehearse()
+            if self._teacher is None and self._n_trained:
+                self._teacher = Teacher(copy.deepcopy(self.model), self._n_trained)
+        self._has_updated = True
+        self._annotated |= _labels(examples)
+        if self._learns_labels:
+            labels = sorted(self._annotated)
+            if not set(make_tags(labels, self.cfg["scheme"])) <= set(self.tag_set.tags):
+                self._add_labels(labels)
+
+    def set_rehearse(self, weight: float) -> None:
+        """Set the weight `rehearse`; raises ValueError for what is none."""
+        if not 0.0 <= weight < math.inf:
+            raise ValueError(f"rehearse: {weight} is not a weight; allowed are 0.0 and more")
+        self.cfg["rehearse"] = weight
+
+    @property
+    def learns_labels(self) -> bool:
+        """Whether labels that are new are learnt as they come up in training: where it was loaded, not initialized."""
+        return self._learns_labels
+
+    @property
+    def _rehearsal_model(self) -> Model[list[Doc], list[Floats2d]] | None:
+        """The teacher's model; `Language.resume_training` sets it to a copy of the model."""
+        return self._teacher.model if self._teacher else None
+
+    @_rehearsal_model.setter
+    def _rehearsal_model(self, model: Model[list[Doc], list[Floats2d]]) -> None:
+        n_trained = len(self.tag_set) if self._has_updated else self._n_trained
+        self._begin(n_trained, self._learns_labels)
+        if n_trained and not is_shared(model):
+            self._teacher = Teacher(model, n_trained)
+
+    def _begin(self, n_trained: int, learns_labels: bool, annotated: Iterable[str] = ()) -> None:
+        """Note where training begins.
+
+        n_trained: so many tags, the first ones, have been trained. learns_labels: whether new labels are added as they come
+            up. annotated: the labels that the training data annotates, as far as they are known.
+        """
+        self._n_trained, self._learns_labels, self._annotated = n_trained, learns_labels, set(annotated)
+        self._has_updated = False
+        self._teacher = None
+
+    def _check_can_rehearse(self) -> None:
+        if self.transitions() is not None:
+            raise ValueError(
+                f"{self.name}: rehearse: the model has learnt transitions (crf = true), and what is rehearsed are the "
+                "probabilities of single tags. Train with crf = false, or with rehearse = 0.0"
+            )
+        if is_shared(self.model):
+            raise ValueError(
+                f"{self.name}: rehearse: the model listens to another component, which changes in training too, so that a "
+                'copy does not stay as it was. Give it a layer of its own: replace_listeners = ["model.tok2vec"] beside '
+                "its source, or nlp.replace_listeners; or do without: rehearse = 0.0, nlp.rehearse(…, exclude=[…])"
+            )
+
+    def rehearse(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Optimizer | Callable | None = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Learn from the model as it was, so as not to forget: what its tags got then, among each other, they are to get.
+
+        `Language.resume_training` keeps the model as it is; `Language.rehearse` calls this.
+
+        examples: Docs like those that the model was trained on; their annotation is not used.
+        drop: dropout rate, as in `update`.
+        sgd: the optimiser, or the function that `Language.rehearse` gives in its place.
+        losses: updated under the component's name with the divergence per token.
+        Returns `losses`. Raises ValueError where the model listens to another component.
+        """
+        losses = {} if losses is None else losses
+        losses.setdefault(self.name, 0.0)
+        examples = list(examples)
+        validate_examples(examples, "BertNER.rehearse")
+        self._check_can_rehearse()
+        if self._teacher is None:
+            warnings.warn(
+                f"{self.name}: nothing to rehearse: call nlp.resume_training() on the trained pipeline before it is "
+                "trained further",
+                stacklevel=2,
+            )
+            return losses
+        unlabelled = [Example(eg.predicted, Doc(self.vocab, words=[t.text for t in eg.predicted])) for eg in examples]
+        return self._learn(unlabelled, drop, sgd, losses, rehearse=1.0)
 
     def _check_loss(self, loss: float) -> None:
         guessing = math.log(max(len(self.tag_set), 2))
@@ -469,10 +615,10 @@ class BertNER(TrainablePipe):
         Raises ValueError where there are no labels from the data, `labels` or the checkpoint, where one cannot be
         written as a tag, and where the checkpoint cannot be loaded.
         """
+        annotated: list[str] = []
         if labels is None:
             validate_get_examples(get_examples, "BertNER.initialize")
-            key = self.cfg["spans_key"]
-            labels = sorted({ent.label_ for eg in get_examples() for ent in annotated_entities(eg.reference, key)})
+            labels = annotated = sorted(_labels(get_examples(), self.cfg["spans_key"]))
         elif not isinstance(labels, (list, tuple)):
             raise ValueError(f"labels: {labels!r} is not a list of entity labels, as `spacy init labels` writes it")
         # Labels that were added before stay, as those of spaCy's `ner` do
@@ -492,7 +638,8 @@ class BertNER(TrainablePipe):
                 f"[initialize.components.{self.name}] or by add_label, and the checkpoint has no "
                 "token-classification head"
             )
-        self._set_tags(self._checkpoint_tags(head_tags) if head_tags else [OUTSIDE])
+        self._take_scheme_and_tags(head_tags)
+        self._begin(len(head_tags or []), learns_labels=False, annotated=annotated)
         self._add_labels(labels)
         validate_threshold_labels(self.cfg["threshold"], self.labels)
         self.model.set_dim("nO", len(self.tag_set), force=True)
@@ -501,7 +648,8 @@ class BertNER(TrainablePipe):
             docs = [eg.predicted for eg in islice(get_examples(), 10) if len(eg.predicted)]
             docs = docs or [Doc(self.vocab, words=["hello"])]
         self.model.initialize(X=docs)
-        self._warn_of_faults(get_examples)
+        if annotated or not head_tags or len(list(islice(get_examples(), 2))) > 1:  # else there is nothing to learn
+            self._warn_of_faults(get_examples)
         if nlp is not None and self.cfg["spans_key"] is not None:
             check_score_weights(nlp, self.name, self.cfg["spans_key"])
 
@@ -519,19 +667,18 @@ class BertNER(TrainablePipe):
             self._unknown_labels |= faults.unknown_labels  # no second warning in training
             warnings.warn(message, stacklevel=3)
 
-    def _checkpoint_tags(self, tags: list[str]) -> list[str]:
-        scheme = self.cfg["scheme"]
+    def _take_scheme_and_tags(self, names: list[str] | None) -> None:
+        """Start with the tags of the checkpoint's head, of which the rows have these names, or with `O` alone."""
+        if not names:
+            self.cfg["scheme"] = self._scheme or "BIO"
+            self._set_tags([OUTSIDE], {})
+            return
         try:
-            labels = TagSet(tags, scheme).labels
+            read = read_tags(names, self._scheme)
         except ValueError as err:
-            raise ValueError(f"name: the labels of the checkpoint's head do not go with scheme: {err}") from err
-        for label in labels:
-            if f"{FIRST_PREFIX[scheme]}-{label}" not in tags:
-                raise ValueError(
-                    f"name: the head of the checkpoint cannot begin an entity {label!r} in the scheme {scheme}; "
-                    f"its labels are {tags}: set scheme to what they follow"
-                )
-        return tags
+            raise ValueError(f"name: the labels of the checkpoint's head are {names}: {err}") from err
+        self.cfg["scheme"] = read.scheme
+        self._set_tags(read.tags, read.written)
 
     def finish_update(self, sgd: Optimizer) -> None:
         """Take an optimiser step with the gradient gathered since the last one, if there is any."""
@@ -601,9 +748,9 @@ class BertNER(TrainablePipe):
 
     def _checked_cfg(self, cfg: dict[str, Any]) -> dict[str, Any]:
         """Return the saved settings; raise ValueError where they contradict those that the component has."""
-        if cfg["scheme"] != self.cfg["scheme"]:
+        if self._scheme not in (None, cfg["scheme"]):
             raise ValueError(
-                f"{self.name}: scheme: {self.cfg['scheme']!r} is set, what is loaded was trained with {cfg['scheme']!r}"
+                f"{self.name}: scheme: {self._scheme!r} is set, what is loaded was trained with {cfg['scheme']!r}"
             )
         labels = TagSet(cfg["tags"], cfg["scheme"]).labels
         if self.model.has_dim("nO") and set(labels) != set(self.labels):
@@ -614,16 +761,23 @@ class BertNER(TrainablePipe):
         return cfg
 
     def _take_over(self, cfg: dict[str, Any], place: str) -> None:
-        """Take over the saved tags; all other settings are the config's, where `spacy.load(config=…)` may change them."""
+        """Take over the saved scheme and tags; other settings are the config's, which `spacy.load(config=…)` may change."""
         tags = cfg.get("tags", self.cfg["tags"])
         n_tags = self.model.get_dim("nO") if self.model.has_dim("nO") else len(tags)
         if n_tags != len(tags):
             raise ValueError(
                 f"{self.name}: {place}: the model has {n_tags} tags, its cfg {len(tags)}: they do not belong together"
             )
-        self._set_tags(tags)
+        self.cfg["scheme"] = cfg.get("scheme", self.cfg["scheme"])
+        self._set_tags(tags, cfg.get("written"))
+        self._begin(len(tags) if self.model.has_dim("nO") else 0, learns_labels=True)
         validate_threshold_labels(self.cfg["threshold"], self.labels)
         self.transitions()  # raises where they do not go with the setting
+
+
+def _labels(examples: Iterable[Example], spans_key: str | None = None) -> set[str]:
+    """The labels that are annotated."""
+    return {ent.label_ for eg in examples for ent in annotated_entities(eg.reference, spans_key)}
 
 
 def _cross_entropy(xp: Any, rows: Any, truth: Any) -> tuple[float, Any]:

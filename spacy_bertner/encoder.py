@@ -35,7 +35,7 @@ from .checkpoint import (
 from .encoding import N_ORTHOGRAPHY, Batch, Ints1d, Ints2d, PieceEncoder
 from .files import CheckpointError, pack_files, unpacked_files
 from .onnx_runtime import MODEL_FILE as ONNX_FILE
-from .optimizer import TorchOptimizer
+from .optimizer import TorchOptimizer, resized
 
 HEAD_FILE = "head.safetensors"
 OutOfMemoryError = torch.cuda.OutOfMemoryError
@@ -211,9 +211,10 @@ class TokenClassifier(nn.Module):
         old = self.head
         self.head = self._new_head(old.in_features, n_tags).to(old.weight.device)
         with torch.no_grad():
-            n = min(n_tags, old.out_features)
-            self.head.weight[:n] = old.weight[:n]
-            self.head.bias[:n] = old.bias[:n]
+            for new, kept in zip(self.head.parameters(), old.parameters(), strict=True):
+                new.copy_(resized(kept, n_tags, fill=new))
+                if kept.grad is not None:
+                    new.grad = resized(kept.grad, n_tags)
 
     def add_transitions(self) -> None:
         """Add scores of transitions, all zero, unless there are some."""
@@ -306,10 +307,12 @@ class EncoderShim(Shim):
         return {**self.__dict__, "_optimizer": None, "pieces": None}
 
     def resize(self, n_tags: int) -> None:
-        """Give the head `n_tags` rows; the optimiser starts afresh, since it would go on training the old head."""
+        """Give the head `n_tags` rows; the optimiser goes on with what it knows of the others."""
         if n_tags != self.module.head.out_features:
+            old = list(self.module.head.parameters())
             self.module.resize(n_tags)
-            self._optimizer = None
+            if self._optimizer is not None:
+                self._optimizer.replace(old, list(self.module.head.parameters()))
 
     @property
     def transitions(self) -> NDArray[np.float32] | None:
@@ -501,11 +504,17 @@ class EncoderShim(Shim):
         last = max(depths[name] for name in names if name.startswith("encoder."))
         return {name: decay ** (last - depths[name]) if name.startswith("encoder.") else new for name in names}
 
-    def finish_update(self, optimizer: Optimizer) -> None:
-        """Take one optimiser step with the gradient gathered so far; none where no token was labelled."""
+    def finish_update(self, optimizer: Optimizer | Callable) -> None:
+        """Take one optimiser step with the gradient gathered so far; none where no token was labelled.
+
+        optimizer: the optimiser, or the function that `Language.rehearse` gives in its place. That one gathers
+            gradients for a step of Thinc's, parameter by parameter; the step here is taken at once, see
+            `TorchOptimizer.settings`.
+        """
         n, self._n_labelled = self._n_labelled, 0
         if n:
-            self._optimizer_or_new().step(optimizer, key=self.id, divisor=n)
+            own = self._optimizer_or_new()
+            own.step(own.settings(optimizer), key=self.id, divisor=n)
 
     @contextlib.contextmanager
     def use_params(self, params: dict) -> Iterator[None]:
@@ -526,15 +535,15 @@ class EncoderShim(Shim):
 
     # Loading and saving
 
-    def load_checkpoint(self, name: str, orthography: bool | None) -> None:
+    def load_checkpoint(self, name: str, orthography: bool | None, revision: str | None = None) -> None:
         """Load encoder, tokenizer and, where there is one, the token-classification head of a checkpoint.
 
-        name: hub name or folder, as for `from_pretrained`.
+        name, revision: hub name or folder, and branch, tag or commit of the hub, as for `from_pretrained`.
         orthography: None for on where the tokenizer lower-cases.
         Raises CheckpointError, which names the setting `name`.
         """
-        tokenizer = load_tokenizer(name)
-        encoder, head, tags = load_encoder(name, overrides=self.transformer_config)
+        tokenizer = load_tokenizer(name, revision=revision)
+        encoder, head, tags = load_encoder(name, overrides=self.transformer_config, revision=revision)
         if orthography is None:
             orthography = is_lower_casing(tokenizer)
         check_vocabulary(name, tokenizer, encoder)

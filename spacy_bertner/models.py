@@ -83,6 +83,7 @@ def BertTokenClassifier(
     gradient_checkpointing: bool = False,
     transformer_config: dict[str, Any] | None = None,
     runtime: str = "torch",
+    revision: str | None = None,
 ) -> Model[list[Doc], list[Floats2d]]:
     """A transformers encoder with a linear head over the first piece of each word (Devlin et al. 2019, section 5.3).
 
@@ -105,6 +106,8 @@ def BertTokenClassifier(
     transformer_config: settings to change in the checkpoint's configuration, dropout rates for instance.
     runtime: what computes: "torch", or "onnx" in a trained pipeline that `onnx_export.to_onnx` converted. ONNX Runtime
         predicts only, on the CPU, in the arithmetic that the model was converted to.
+
+    revision: branch, tag or commit of the checkpoint on the hub; None for its main branch.
 
     Returns a model from Docs to rows of tag scores, (n_tokens, n_tags) a Doc.
     Raises ValueError for settings that cannot work.
@@ -147,6 +150,7 @@ def BertTokenClassifier(
         dims={"nO": None},
         attrs={
             "name": name,
+            "revision": revision,
             "window": window,
             "stride": stride,
             "max_batch_pieces": max_batch_pieces,
@@ -217,12 +221,12 @@ def init(model: Model[list[Doc], list[Floats2d]], X: Any = None, Y: Any = None) 
 
 
 def load_checkpoint(model: Model) -> list[str] | None:
-    """Load the checkpoint `name`; return the tags of its head in the order of its rows, None without a head.
+    """Load the checkpoint `name`; return the names of its head's rows in their order, None without a head.
 
     Raises ValueError where there is no such checkpoint, or where it does not go with the settings.
     """
     shim = _shim(model)
-    shim.load_checkpoint(model.attrs["name"], model.attrs["orthography"])
+    shim.load_checkpoint(model.attrs["name"], model.attrs["orthography"], model.attrs["revision"])
     if model.attrs["crf"]:
         shim.add_transitions()
     _pieces(model)  # checks the window against the encoder's positions

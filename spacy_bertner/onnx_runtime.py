@@ -99,7 +99,7 @@ class OnnxShim(Shim):
 
     # Training
 
-    def load_checkpoint(self, name: str, orthography: bool | None) -> NoReturn:
+    def load_checkpoint(self, name: str, orthography: bool | None, revision: str | None = None) -> NoReturn:
         """Raise ValueError."""
         raise ValueError(TRAINING)
 

@@ -93,7 +93,7 @@ def init(model: Model[list[Doc], list[Floats2d]], X: list[Doc] | None = None, Y:
 def resize_output(model: Model, n_tags: int) -> None:
     """Give the head `n_tags` rows, keeping those it has; the others are zero."""
     old = model.layers[2]
-    transitions = old.get_param("transitions") if old.has_param("transitions") else None
+    transitions: Any = old.get_param("transitions") if old.has_param("transitions") else None
     if transitions is not None:
         old.set_param("transitions", None)  # which are not resized as weights are
     # A new layer: the optimiser starts afresh, since its averages do not fit any more

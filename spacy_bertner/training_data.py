@@ -150,6 +150,8 @@ def check_dev_corpus(nlp: Language) -> Language:
             for entity in annotated_entities(example.reference, component.cfg["spans_key"]):  # type: ignore[attr-defined]
                 counts[entity.label_] = counts.get(entity.label_, 0) + 1
     for name, component in components.items():
+        if component.learns_labels:  # type: ignore[attr-defined]
+            continue
         labels, counts = component.labels, counts_of[name]  # type: ignore[attr-defined]
         unseen = {label: n for label, n in counts.items() if label not in labels}
         if unseen:
