@@ -224,17 +224,19 @@ def test_pipes_and_names_that_are_no_text(tmp_path, ner):
 
 
 def test_scores_of_the_extension(tmp_path, ner, texts_file):
-    annotate(ner, [texts_file], tmp_path / "without.jsonl")
-    Span.set_extension("score", getter=lambda span: 0.123456 if span.label_ == "LOC" else None)
+    scores = [ent._.score for doc in ner.pipe(TEXTS) for ent in doc.ents]
+    annotate(ner, [texts_file], tmp_path / "with.jsonl")
+    *_, getter, setter = Span.remove_extension("score")
     try:
-        annotate(ner, [texts_file], tmp_path / "with.jsonl")
+        annotate(ner, [texts_file], tmp_path / "without.jsonl")
     finally:
-        Span.remove_extension("score")
+        Span.set_extension("score", getter=getter, setter=setter)
     without, scored = (
         [e for r in read_jsonl(tmp_path / f"{n}.jsonl") for e in r["entities"]] for n in ("without", "with")
     )
     assert {ent["score"] for ent in without} == {None}
-    assert [ent["score"] for ent in scored] == [0.1235 if ent["label"] == "LOC" else None for ent in scored]
+    assert all(score is not None for score in scores)
+    assert [ent["score"] for ent in scored] == pytest.approx(scores, abs=1e-4)
     assert all(list(ent) == ["start", "end", "label", "text", "score"] for ent in scored)
 
 
