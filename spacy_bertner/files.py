@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +16,12 @@ class CheckpointError(ValueError):
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256, in hexadecimal, of each file in a folder by its name; hidden files are left out."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return {path.name: _checksum(path) for path in files}
+    """Return the SHA-256, in hexadecimal, of each file in a folder and those below, by its path from there.
+
+    Hidden files are left out.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
 
 
 def _checksum(path: Path) -> str:
@@ -56,6 +60,21 @@ def verified(folder: Path, expected: dict[str, str]) -> Iterator[None]:
             raise
         if found := future.result():
             raise CheckpointError("; ".join(found))
+
+
+def sync(folder: Path) -> None:
+    """Have the disk hold a folder, with all that is in it, before going on."""
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            if os.name == "nt":  # folders cannot be opened there
+                continue
+            descriptor = os.open(path, os.O_RDONLY)
+        else:
+            descriptor = os.open(path, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def pack_files(to_disk: Callable[[str], None]) -> bytes:
