@@ -79,8 +79,9 @@ fuzz: $(STAMP)
 soak: $(STAMP) assets/encoder
 	OMP_NUM_THREADS=1 $(BIN)/python bench/memory.py soak --minutes $${MINUTES:-30}
 
+# --strict: a package that could not be looked up is a failure, not a pass
 audit: $(STAMP)
-	$(BIN)/python -m pip_audit --disable-pip --no-deps -r constraints.txt
+	$(BIN)/python -m pip_audit --strict --disable-pip --no-deps -r constraints.txt
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
