@@ -524,7 +524,7 @@ class EncoderShim(Shim):
         self._optimizer_or_new().load_state(optimizer, parts["optimizer"], numbers["optimizer"])
         if optimizer.averages is not None:
             for name, value in parts["averages"].items():
-                optimizer.averages[self.id, name] = value.to(self.device)
+                optimizer.averages[self.id, name] = value.to(self.device, copy=True)
         self.most_pieces = numbers["most_pieces"]
 
     def _weights(self) -> dict[str, Tensor]:

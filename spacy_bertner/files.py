@@ -62,15 +62,12 @@ def verified(folder: Path, expected: dict[str, str]) -> Iterator[None]:
             raise CheckpointError("; ".join(found))
 
 
-def sync(folder: Path) -> None:
-    """Have the disk hold a folder, with all that is in it, before going on."""
-    for path in (*folder.rglob("*"), folder):
-        if path.is_dir():
-            if os.name == "nt":  # folders cannot be opened there
-                continue
-            descriptor = os.open(path, os.O_RDONLY)
-        else:
-            descriptor = os.open(path, os.O_RDWR)
+def sync(*paths: Path) -> None:
+    """Have the disk hold these files and folders before going on: what is in a file, which names are in a folder."""
+    for path in paths:
+        if path.is_dir() and os.name == "nt":  # cannot be opened there
+            continue
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
         try:
             os.fsync(descriptor)
         finally:

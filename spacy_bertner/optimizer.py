@@ -116,7 +116,8 @@ class TorchOptimizer:
             state = self._torch.state_dict()
             for key, tensor in tensors.items():
                 kind, name = key.split("/", 1)
-                state["state"].setdefault(places[name], {})[kind] = tensor
+                # A copy, since torch keeps what it is given, and this may be a view of a file
+                state["state"].setdefault(places[name], {})[kind] = tensor.clone()
             self._torch.load_state_dict(state)
         self._scaler.load_state_dict(numbers["scaler"])
         self._n_averaged = numbers["n_averaged"]

@@ -116,8 +116,8 @@ def make_resumable_training(
 
 def elapsed(nlp: Language) -> float | None:
     """Return the seconds of training so far, those before a kill included; None where training is not resumable."""
-    run = getattr(nlp.evaluate, "__self__", None)
-    return run.seconds if isinstance(run, Run) else None
+    run = _run_of(nlp)
+    return None if run is None else run.seconds
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,9 @@ class Run:
 
     def _shadow(self) -> None:
         nlp: Any = self.nlp
+        earlier = _run_of(nlp)  # one without --output: it is not told of its end
+        if earlier is not None:
+            earlier._unshadow()
         self._update, self._evaluate, self._to_disk = nlp.update, nlp.evaluate, nlp.to_disk
         nlp.update, nlp.evaluate, nlp.to_disk = self.update, self.evaluate, self.to_disk
         for name in self.shims:
@@ -213,7 +216,7 @@ class Run:
 
     def _unshadow(self) -> None:
         nlp: Any = self.nlp
-        nlp.update, nlp.evaluate, nlp.to_disk = self._update, self._evaluate, self._to_disk
+        del nlp.update, nlp.evaluate, nlp.to_disk
         for name in self.shims:
             del nlp.get_pipe(name).finish_update
 
@@ -370,6 +373,7 @@ class Run:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
             self._write(unfinished, done, copies_best=best != self._stored_best)
+            sync(*unfinished.rglob("*"), unfinished)
             names = [path.name for path in _checkpoints(self.path)]
             serial = int(names[0].split("-")[0]) + 1 if names else 1
             folder = self.path / NAME.format(serial, done)
@@ -420,7 +424,6 @@ class Run:
         elif self._last is not None and (self._last / BEST).exists():
             shutil.copytree(self._last / BEST, folder / BEST, copy_function=_link_or_copy)
         (folder / CHECKSUMS).write_text(json.dumps(checksums(folder)), encoding="utf8")
-        sync(folder)
 
     def _identity_of_best(self) -> tuple[int, ...] | None:
         """What differs from one `model-best` to the next; None where there is none."""
@@ -430,6 +433,12 @@ class Run:
             status = (self._output / DIR_MODEL_BEST).stat()
             return status.st_dev, status.st_ino, status.st_ctime_ns
         return None
+
+
+def _run_of(nlp: Language) -> Run | None:
+    """Return the run that shadows the methods of a pipeline."""
+    run = getattr(nlp.evaluate, "__self__", None)
+    return run if isinstance(run, Run) else None
 
 
 def find_checkpoint(path: Path, settings: dict[str, Any], components: list[str]) -> Checkpoint | None:
