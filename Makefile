@@ -41,7 +41,8 @@ test: $(STAMP)
 # The core without spacy-transformers, under the newest transformers, in an environment of its own
 test-transformers5: $(VENV)-transformers5/.installed
 	OMP_NUM_THREADS=1 $(VENV)-transformers5/bin/python -m pytest -n 2 --dist worksteal \
-		tests/test_tags.py tests/test_encoding.py tests/test_models.py tests/test_optimizer.py tests/test_component.py
+		tests/test_tags.py tests/test_encoding.py tests/test_models.py tests/test_optimizer.py tests/test_component.py \
+		tests/test_huggingface.py tests/test_rehearsal.py tests/test_export.py
 
 $(VENV)-transformers5/.installed: pyproject.toml
 	test -x $(VENV)-transformers5/bin/python || $(PYTHON) -m venv $(VENV)-transformers5

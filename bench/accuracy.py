@@ -6,8 +6,10 @@
 Systems:
   bert_ner             `spacy train` with configs/demo.cfg, whole documents
   bert_ner/lower       the same with orthography = false: like the others it sees no capitals with this encoder
+  bert_ner/sentences   each sentence a document of its own, batches of 300 words rather than 600: nearer to hf's
   transformer+ner      `spacy train` with spaCy's quick-start config for a GPU, sentences
   transformer+ner/600  the same with batches of 600 words, as bert_ner has them, in place of the quick start's 2,000
+  transformer+ner/300  the same with batches of 300 words, as bert_ner/sentences has them
   hf                   the usual Hugging Face recipe: AdamW, linear warm-up over 10 % of the steps, 16 sentences a batch,
                        first-piece labels, best of the epochs
   hf+windows           the same over this package's windows of 256 pieces over whole documents
@@ -40,7 +42,16 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "bench/work/accuracy"
 DATA = ROOT.parent / "shared/data"
 LEARN_RATES = (5e-5, 1e-4, 2e-4)
-SYSTEMS = ("bert_ner", "bert_ner/lower", "transformer+ner", "transformer+ner/600", "hf", "hf+windows")
+SYSTEMS = (
+    "bert_ner",
+    "bert_ner/lower",
+    "bert_ner/sentences",
+    "transformer+ner",
+    "transformer+ner/600",
+    "transformer+ner/300",
+    "hf",
+    "hf+windows",
+)
 EPOCHS = {"wikigold": 8, "wnut": 3, "ncbi": 2}
 # Where the learning rate is chosen on every third of the training documents
 CHOSEN_ON_A_THIRD = ("ncbi",)
@@ -134,6 +145,16 @@ def bert_ner(
     config["paths"]["encoder"] = encoder
     config["components"]["bert_ner"]["model"].update(settings)
     return *spacy_train(config, docs, folder, epochs, learn_rate, seed), docs["test"]
+
+
+def bert_ner_sentences(docs: dict[str, list], folder: Path, epochs: int, learn_rate: float, seed: int, encoder: str):
+    from spacy.util import load_config
+
+    config = load_config(ROOT / "configs/demo.cfg", interpolate=False)
+    config["paths"]["encoder"] = encoder
+    config["training"]["batcher"]["size"] = 300
+    units = {part: sentences(docs[part]) for part in docs}
+    return *spacy_train(config, units, folder, epochs, learn_rate, seed), units["test"]
 
 
 def transformer_ner(
@@ -289,8 +310,10 @@ def run_one(name: str, system: str, learn_rate: float, seed: int, encoder: str, 
     functions: dict[str, Callable] = {
         "bert_ner": bert_ner,
         "bert_ner/lower": lambda *args: bert_ner(*args, orthography=False),
+        "bert_ner/sentences": bert_ner_sentences,
         "transformer+ner": transformer_ner,
         "transformer+ner/600": lambda *args: transformer_ner(*args, 600),
+        "transformer+ner/300": lambda *args: transformer_ner(*args, 300),
         "hf": hf,
         "hf+windows": hf_windows,
     }

@@ -14,13 +14,13 @@ from spacy.cli.debug_data import (
     NEW_LABEL_THRESHOLD,
     _compile_gold,
     _get_examples_without_label,
-    _get_labels_from_model,
 )
 from spacy.language import Language
 from spacy.training import Example
 from spacy.util import resolve_dot_names
 from wasabi import MESSAGES, Printer
 
+from .span_groups import with_group_as_entities
 from .training_data import Faults, Kind
 
 
@@ -59,22 +59,24 @@ class EntityCheck:
         return {label: self.counts[label] for label in self.without}
 
 
-def check_examples(nlp: Language, examples: Sequence[Example]) -> EntityCheck:
+def check_examples(nlp: Language, examples: Sequence[Example], name: str = "bert_ner") -> EntityCheck:
     """Count what there is to learn and what stands in its way.
 
-    nlp: an initialized pipeline with a `bert_ner` component. examples: the corpus, as its tokens have it.
+    nlp: an initialized pipeline. examples: the corpus, as its tokens have it. name: of a `bert_ner` component.
     """
-    gold = _compile_gold(examples, ["ner"], nlp, make_proj=False)
-    counts = {label: n for label, n in gold["ner"].most_common() if label != "-"}
-    (component, *_) = (pipe for name, pipe in nlp.pipeline if nlp.get_pipe_meta(name).factory == "bert_ner")
-    has_rows = component.model.attrs.get("has_rows")  # type: ignore[attr-defined]
+    component: Any = nlp.get_pipe(name)
+    has_rows, key = component.model.attrs.get("has_rows"), component.cfg["spans_key"]
     faults = Faults(
-        _get_labels_from_model(nlp, "bert_ner"),
-        lambda doc: has_rows(component.model, doc) if has_rows else [True] * len(doc),  # type: ignore[attr-defined]
+        component.labels, lambda doc: has_rows(component.model, doc) if has_rows else [True] * len(doc), key
     )
-    n_missing = n_punctuation = 0
     for example in examples:
         faults.add(example)
+    if key is not None:
+        examples = [with_group_as_entities(example, key)[0] for example in examples]
+    gold = _compile_gold(examples, ["ner"], nlp, make_proj=False)
+    counts = {label: n for label, n in gold["ner"].most_common() if label != "-"}
+    n_missing = n_punctuation = 0
+    for example in examples:
         n_missing += sum(token.ent_iob == 0 for token in example.reference)
         n_punctuation += sum(all(token.is_punct for token in entity) for entity in example.reference.ents)
     return EntityCheck(
@@ -117,18 +119,26 @@ def check_data(config_path: Path, overrides: dict[str, Any], msg: Printer) -> bo
         nlp.config.interpolate(), [settings["train_corpus"], settings["dev_corpus"]]
     )
     with warnings.catch_warnings():  # all of it is said below
-        warnings.filterwarnings("ignore", message=r"[^:]*: (of \d+ documents|labels in the development data)")
+        warnings.filterwarnings(
+            "ignore", message=r"[^:]*: (of \d+ documents|labels in the development data|spans_key is)"
+        )
         nlp.initialize(lambda: train_corpus(nlp))
-    model_labels = _get_labels_from_model(nlp, "bert_ner")
-    corpora = {"training": train_corpus, "development": dev_corpus}
-    checks = {part: check_examples(nlp, list(corpus(nlp))) for part, corpus in corpora.items()}
-    msg.info(f"Component: {', '.join(names)}; {len(model_labels)} label(s): {', '.join(sorted(model_labels))}")
-    if shared := len(checks["training"].texts & checks["development"].texts):
-        msg.warn(f"{shared} training text(s) also in the development data")
-    else:
-        msg.good("No overlap between training and development data")
-    for part, check in checks.items():
-        print_check(check, part, model_labels, msg)
+    corpora = {"training": list(train_corpus(nlp)), "development": list(dev_corpus(nlp))}
+    for i, name in enumerate(names):
+        component: Any = nlp.get_pipe(name)
+        model_labels, key = set(component.labels), component.cfg["spans_key"]
+        checks = {part: check_examples(nlp, corpus, name) for part, corpus in corpora.items()}
+        msg.info(
+            f"Component: {name}{f', doc.spans[{key!r}]' if key else ''}; {len(model_labels)} label(s): "
+            f"{', '.join(sorted(model_labels))}"
+        )
+        if i == 0:
+            if shared := len(checks["training"].texts & checks["development"].texts):
+                msg.warn(f"{shared} training text(s) also in the development data")
+            else:
+                msg.good("No overlap between training and development data")
+        for part, check in checks.items():
+            print_check(check, part, model_labels, msg)
     return not msg.counts[MESSAGES.FAIL]
 
 

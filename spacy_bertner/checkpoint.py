@@ -34,20 +34,29 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _arguments(is_saved: bool) -> dict[str, Any]:
+# Classes of models with a head that was trained for another task than to predict words
+OTHER_TASKS = ("ForSequenceClassification", "ForQuestionAnswering", "ForMultipleChoice", "ForNextSentencePrediction")
+
+
+def _arguments(is_saved: bool, revision: str | None = None) -> dict[str, Any]:
     """What every `from_pretrained` is called with; a saved pipeline needs no hub."""
-    return {"trust_remote_code": False, **({"local_files_only": True} if is_saved else {})}
+    arguments: dict[str, Any] = {"trust_remote_code": False}
+    if is_saved:
+        arguments["local_files_only"] = True
+    if revision is not None:
+        arguments["revision"] = revision
+    return arguments
 
 
-def load_tokenizer(name: str, *, is_saved: bool = False) -> Any:
+def load_tokenizer(name: str, *, is_saved: bool = False, revision: str | None = None) -> Any:
     """Load the fast tokenizer of a checkpoint; raises CheckpointError where there is none.
 
     is_saved: whether it is the model folder of a saved pipeline.
+    revision: branch, tag or commit of the hub; None for its main branch.
     """
     from transformers import AutoTokenizer
 
-    arguments = _arguments(is_saved)
-
+    arguments = _arguments(is_saved, revision)
     with quiet_transformers():
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, **arguments)
@@ -57,7 +66,7 @@ def load_tokenizer(name: str, *, is_saved: bool = False) -> Any:
                 if is_byte_level_without_prefix(tokenizer):  # generic classes of transformers 5 do not take it
                     add_prefix_space(tokenizer)
         except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as err:
-            raise CheckpointError(missing_message(name, "tokenizer", err)) from err
+            raise CheckpointError(missing_message(name, "tokenizer", err, revision)) from err
     if not tokenizer.is_fast:
         raise CheckpointError(
             f"name: the tokenizer of {name!r} ({type(tokenizer).__name__}) is a slow one, which has no map from words to "
@@ -67,23 +76,25 @@ def load_tokenizer(name: str, *, is_saved: bool = False) -> Any:
 
 
 def load_encoder(
-    name: str, *, is_saved: bool = False, overrides: dict[str, Any] | None = None
+    name: str, *, is_saved: bool = False, overrides: dict[str, Any] | None = None, revision: str | None = None
 ) -> tuple[nn.Module, nn.Linear | None, list[str] | None]:
     """Load the encoder of a checkpoint and, where it has one, its token-classification head.
 
     is_saved: whether it is the model folder of a saved pipeline: no head is looked for, and safetensors are a must.
-    overrides: settings to change in the checkpoint's configuration.
-    Returns encoder, head and the head's tags in the order of its rows; the last two are None without a head.
-    Raises CheckpointError.
+    overrides: settings to change in the checkpoint's configuration; among them may be `id2label`, the names of the
+        head's rows.
+    revision: branch, tag or commit of the hub; None for its main branch.
+    Returns encoder, head and the names of the head's rows in order; the last two are None without a head.
+    Raises CheckpointError, for a head of another task too.
     """
     from transformers import AutoConfig, AutoModelForTokenClassification
 
-    arguments = _arguments(is_saved)
+    arguments = _arguments(is_saved, revision)
+    overrides = dict(overrides or {})
+    names = overrides.pop("id2label", None)
     with quiet_transformers():
         try:
-            config, unknown = AutoConfig.from_pretrained(
-                name, return_unused_kwargs=True, **arguments, **(overrides or {})
-            )
+            config, unknown = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **arguments, **overrides)
             unknown = {key: value for key, value in unknown.items() if key not in arguments}
             if unknown:
                 raise CheckpointError(
@@ -91,11 +102,24 @@ def load_encoder(
                     f"configuration of {name!r}; allowed are its attributes"
                 )
             has_head = not is_saved and any(a.endswith("ForTokenClassification") for a in config.architectures or [])
+            other = [a for a in config.architectures or [] if a.endswith(OTHER_TASKS)]
+            if other and not is_saved and not has_head:
+                raise CheckpointError(
+                    f"name: the head of {name!r} ({other[0]}) is for another task than tagging words; choose a checkpoint "
+                    "for token classification, or the encoder that it was made from. To start from its encoder all the "
+                    "same, save that alone, with its tokenizer: transformers.AutoModel.from_pretrained(…).save_pretrained(…)"
+                )
+            if has_head and names is not None:
+                config.id2label = _checked_names(names)
+                config.label2id = {tag: i for i, tag in config.id2label.items()}
             arguments |= {"config": config, "output_loading_info": True} | (
                 {"use_safetensors": True} if is_saved else {}
             )
             if has_head:
-                model, info = AutoModelForTokenClassification.from_pretrained(name, **arguments)
+                # What does not fit is in `info`
+                model, info = AutoModelForTokenClassification.from_pretrained(
+                    name, ignore_mismatched_sizes=True, **arguments
+                )
             else:
                 encoder_class = _encoder_class(config)
                 try:
@@ -105,12 +129,18 @@ def load_encoder(
         except CheckpointError:
             raise
         except (OSError, ValueError, KeyError, RuntimeError, AttributeError, ImportError, SafetensorError) as err:
-            raise CheckpointError(missing_message(name, "checkpoint", err)) from err
+            raise CheckpointError(missing_message(name, "checkpoint", err, revision)) from err
     missing = sorted(info["missing_keys"])
-    if missing or info["mismatched_keys"]:
+    # Names, or names with both shapes
+    mismatched = sorted(found if isinstance(found, str) else found[0] for found in info["mismatched_keys"])
+    if has_head and mismatched and all(key.startswith("classifier.") for key in mismatched):
         raise CheckpointError(
-            f"name: the weights of {name!r} are not whole: missing {missing[:5]}, of another shape "
-            f"{list(info['mismatched_keys'])[:5]}"
+            f"name: the head of {name!r} has not the {len(config.id2label)} rows that id2label names; transformer_config = "
+            '{"id2label": {"0": "O", "1": "B-PER", …}} must name each of its rows'
+        )
+    if missing or mismatched:
+        raise CheckpointError(
+            f"name: the weights of {name!r} are not whole: missing {missing[:5]}, of another shape {mismatched[:5]}"
         )
     model = model.float()
     if not has_head:
@@ -124,6 +154,22 @@ def load_encoder(
         )
     base.config.architectures = [type(base).__name__]
     return base, head, [config.id2label[i] for i in range(head.out_features)]
+
+
+def _checked_names(names: Any) -> dict[int, str]:
+    """Return the names of a head's rows by number; raise CheckpointError where they are not each another.
+
+    names: a map from number to name, or names in order; the keys of a config file are strings.
+    """
+    try:
+        found = {int(i): str(name) for i, name in (names.items() if isinstance(names, dict) else enumerate(names))}
+    except (TypeError, ValueError):
+        found = {}
+    if not found or sorted(found) != list(range(len(found))) or len(set(found.values())) < len(found):
+        raise CheckpointError(
+            f"transformer_config: id2label: {names!r} does not give each row of the head, from 0 on, a name of its own"
+        )
+    return found
 
 
 def _encoder_class(config: Any) -> Any:
@@ -140,9 +186,11 @@ def _encoder_class(config: Any) -> Any:
     return AutoModel if isinstance(found, tuple) else found
 
 
-def missing_message(name: str, what: str, err: Exception) -> str:
+def missing_message(name: str, what: str, err: Exception, revision: str | None = None) -> str:
     """Say what could not be loaded and what to do."""
     place = "folder" if Path(name).exists() else "hub name or folder"
+    if revision is not None and place != "folder":
+        place = f"revision {revision!r} of the {place}"
     offline = " (HF_HUB_OFFLINE is set: only folders and what is cached can be had)" if _is_offline() else ""
     first_line = (str(err).strip().splitlines() or [type(err).__name__])[0][:300]
     return f"name: no usable {what} at the {place} {name!r}{offline}: {first_line}"
@@ -158,7 +206,7 @@ def check_vocabulary(name: str, tokenizer: Any, encoder: Any) -> None:
     if n_pieces > n_embeddings:
         raise CheckpointError(
             f"name: the tokenizer of {name!r} has {n_pieces} pieces, its encoder embeddings for {n_embeddings}: "
-            "they do not belong together"
+            "they do not belong together; put the tokenizer's files that came with these weights beside them"
         )
 
 

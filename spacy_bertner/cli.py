@@ -148,6 +148,60 @@ def onnx_cli(
         raise typer.Exit(1) from None
 
 
+@bertner.command("calibrate")
+def calibrate_cli(
+    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="A trained pipeline: folder or package")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Annotated documents that were not trained on, .spacy")],
+    output_dir: Annotated[Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder for the calibrated pipeline")],
+    test: Annotated[
+        Path | None, typer.Option("--test", help="Other annotated documents, to say of these too what it has changed")
+    ] = None,
+    gpu_id: Annotated[int, typer.Option("--gpu-id", "-g", help="GPU, or -1 for the CPU")] = -1,
+) -> None:
+    """Make the scores of a pipeline's entities nearer to how often they are right, by temperature scaling.
+
+    The same entities are found as before; a threshold should be chosen afterwards. Every bert_ner gets a temperature.
+    """
+    from spacy.cli._util import setup_gpu
+    from spacy.util import load_model
+
+    try:
+        from .calibration import calibrate_pipeline
+
+        setup_gpu(gpu_id)
+        nlp = load_model(pipeline)
+        for line in calibrate_pipeline(nlp, data, test):
+            typer.echo(line)
+        nlp.to_disk(output_dir)
+    except (ValueError, OSError) as err:
+        typer.echo(f"calibrate: {err}", err=True)
+        raise typer.Exit(1) from None
+
+
+@bertner.command("export")
+def export_cli(
+    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="A trained pipeline: folder or package")],
+    output_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Folder for the checkpoint, new or empty")],
+    component: Annotated[
+        str | None, typer.Option("--component", help="Which bert_ner, where the pipeline has several")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", "-F", help="Write into a folder that is not empty")] = False,
+) -> None:
+    """Write a trained bert_ner as a checkpoint that Hugging Face transformers opens, with tokenizer and model card.
+
+    AutoModelForTokenClassification, AutoTokenizer and pipeline("token-classification") read it; see docs/huggingface.md.
+    """
+    from spacy.util import load_model
+
+    try:
+        from .export import export
+
+        export(load_model(pipeline), output_dir, component=component, force=force)
+    except (ValueError, OSError, ImportError) as err:
+        typer.echo(f"export: {err}", err=True)
+        raise typer.Exit(1) from None
+
+
 @bertner.command("check", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def check_cli(
     ctx: typer.Context,  # for the overrides, as in spaCy's commands

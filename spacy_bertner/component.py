@@ -4,40 +4,71 @@ What it knows of its model is that it gives one row of tag scores a token, and -
 Torch and transformers are not imported here: every `spacy.blank()` imports all factories.
 """
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import srsly
+from numpy.typing import NDArray
 from spacy import util
 from spacy.attrs import ENT_IOB
 from spacy.errors import Errors
 from spacy.language import Language
+from spacy.pipeline.ner import ner_score  # type: ignore[import-not-found]
+from spacy.pipeline.spancat import spancat_score
 from spacy.pipeline.trainable_pipe import TrainablePipe
 from spacy.scorer import get_ner_prf
 from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_examples, validate_get_examples
-from thinc.api import Config, Model, Optimizer, set_dropout_rate
+from thinc.api import Config, CupyOps, Model, Optimizer, set_dropout_rate
 from thinc.types import Floats2d
 
+from .crf import crf_loss
 from .files import CheckpointError, checksums, verified
-from .tags import FIRST_PREFIX, MISSING, OUTSIDE, Bools1d, TagSet, make_tags, validate_label, validate_scheme
-from .training_data import Faults
+from .lattice import best_path, entity_probabilities
+from .processes import Process
+from .rehearsal import Teacher, distil, is_shared
+from .scores import (
+    Threshold,
+    is_sure,
+    register_score,
+    set_scores,
+    validate_temperature,
+    validate_threshold,
+    validate_threshold_labels,
+)
+from .span_groups import annotated_entities, validate_spans_key, with_group_as_entities, write_group
+from .tags import (
+    MISSING,
+    OUTSIDE,
+    Bools1d,
+    Ints1d,
+    TagSet,
+    make_tags,
+    read_tags,
+    validate_label,
+    validate_scheme,
+)
+from .training_data import Faults, check_score_weights
 
 DEFAULT_CONFIG = """
 [model]
 @architectures = "spacy_bertner.BertTokenClassifier.v1"
 name = "bert-base-cased"
+revision = null
 window = 256
 stride = 224
 max_batch_pieces = null
 mixed_precision = false
 orthography = null
 document_context = true
+crf = false
 head_learn_rate = 1.0
 layer_decay = 1.0
 freeze_embeddings = false
@@ -49,17 +80,21 @@ transformer_config = {}
 # A loss so many times that of guessing means that training has diverged
 MAX_LOSS = 4.0
 
-# Entities of one Doc: (first token, last token + 1, label) each
-Entities = list[tuple[int, int, str]]
+# Entities of one Doc: (first token, last token + 1, label, probability) each
+Entities = list[tuple[int, int, str, float]]
 
 
 @Language.factory(
     "bert_ner",
-    assigns=["doc.ents", "token.ent_iob", "token.ent_type"],
+    assigns=["doc.ents", "token.ent_iob", "token.ent_type", "span._.score"],
     default_config={
         "model": Config().from_str(DEFAULT_CONFIG)["model"],
-        "scheme": "BIO",
+        "scheme": None,
         "overwrite": False,
+        "spans_key": None,
+        "threshold": {},
+        "temperature": 1.0,
+        "rehearse": 0.0,
         "scorer": {"@scorers": "spacy.ner_scorer.v1"},
     },
     default_score_weights={"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None},
@@ -68,12 +103,46 @@ def make_bert_ner(
     nlp: Language,
     name: str,
     model: Model[list[Doc], list[Floats2d]],
-    scheme: str,
+    scheme: str | None,
     overwrite: bool,
+    spans_key: str | None,
+    threshold: Threshold,
+    temperature: float,
+    rehearse: float,
     scorer: Callable | None,
 ) -> "BertNER":
     """Make a `bert_ner` component; the settings are those of `BertNER`."""
-    return BertNER(nlp.vocab, model, name, scheme=scheme, overwrite=overwrite, scorer=scorer)
+    return BertNER(
+        nlp.vocab,
+        model,
+        name,
+        scheme=scheme,
+        overwrite=overwrite,
+        spans_key=spans_key,
+        threshold=threshold,
+        temperature=temperature,
+        rehearse=rehearse,
+        scorer=scorer,
+    )
+
+
+@dataclass(frozen=True)
+class TagRows:
+    """The tag scores of those tokens of some Docs that get a tag.
+
+    scores: (n_rows, n_tags), finite. is_first: (n_rows,), True where tokens before cannot be part of the same entity.
+    tokens: (n_rows,), the number of the token over all Docs together. starts: (n_docs + 1,), the number of each Doc's first.
+    """
+
+    scores: NDArray[np.float32]
+    is_first: Bools1d
+    tokens: Ints1d
+    starts: Ints1d
+
+    def place(self, row: int) -> tuple[int, int]:
+        """Return the numbers of the Doc, and of the token in it, of a row."""
+        i = int(np.searchsorted(self.starts, self.tokens[row], side="right")) - 1
+        return i, int(self.tokens[row] - self.starts[i])
 
 
 class BertNER(TrainablePipe):
@@ -82,11 +151,17 @@ class BertNER(TrainablePipe):
     vocab: the shared vocabulary.
     model: a Thinc model from Docs to rows of tag scores, (n_tokens, n_tags) a Doc.
     name: name of the component in the pipeline.
-    scheme: how entities are written as tags: "BIO", "BILUO", "IOB1" or "IO".
+    scheme: how entities are written as tags: "BIO", "BILUO", "IOB1" or "IO"; None for that of the checkpoint's head, and
+        BIO where it has none.
     overwrite: whether to take the place of entities that are on a Doc already, rather than keep them.
-    scorer: the scoring method.
+    spans_key: the group of `doc.spans` that entities are learnt from and written to; None for `doc.ents`.
+    threshold: entities with a lower score are dropped; one number, or one by label; None for no threshold.
+    temperature: what tag scores are divided by before probabilities are made of them (Guo et al. 2017).
+    rehearse: weight, in `update`, of staying with what the model gave before training began, where the annotation does
+        not say otherwise (see `rehearsal`); 0.0 for plain training.
+    scorer: the scoring method; where it is spaCy's for entities and there is a `spans_key`, spaCy's for groups of spans.
 
-    Raises ValueError for settings that cannot work.
+    Raises ValueError for settings that cannot work, and where the Span extension `score` is taken by other code.
     """
 
     def __init__(
@@ -95,16 +170,38 @@ class BertNER(TrainablePipe):
         model: Model[list[Doc], list[Floats2d]],
         name: str = "bert_ner",
         *,
-        scheme: str = "BIO",
+        scheme: str | None = None,
         overwrite: bool = False,
-        scorer: Callable | None = get_ner_prf,
+        spans_key: str | None = None,
+        threshold: Threshold = None,
+        temperature: float = 1.0,
+        rehearse: float = 0.0,
+        scorer: Callable | None = ner_score,
     ) -> None:
+        register_score()
         self.vocab = vocab
         self.model = model
         self.name = name
-        self.scorer = scorer
-        self.cfg: dict[str, Any] = {"scheme": validate_scheme(scheme), "overwrite": overwrite, "tags": [OUTSIDE]}
-        self._tag_set = TagSet([OUTSIDE], scheme)
+        is_for_ents = scorer in (ner_score, get_ner_prf)
+        self.scorer = spancat_score if is_for_ents and spans_key is not None else scorer
+        # What is set; the scheme in `cfg` is the one that the tags have
+        self._scheme = None if scheme is None else validate_scheme(scheme)
+        self.cfg: dict[str, Any] = {
+            "scheme": scheme or "BIO",
+            "overwrite": overwrite,
+            "spans_key": validate_spans_key(spans_key),
+            "threshold": validate_threshold(threshold),
+            "temperature": validate_temperature(temperature),
+        }
+        self.set_rehearse(rehearse)
+        self._set_tags([OUTSIDE])
+        self._process = Process()
+        # Rehearsal
+        self._teacher: Teacher | None = None
+        self._n_trained = 0  # tags, the first ones, that have been trained
+        self._has_updated = False  # since it was initialized or loaded
+        self._learns_labels = False  # new ones, as they come up in training
+        self._annotated: set[str] = set()  # labels that the training data annotates
         # Warnings that were given
         self._unknown_labels: set[str] = set()
         self._has_diverged = False
@@ -137,15 +234,18 @@ class BertNER(TrainablePipe):
         return 1
 
     def _add_labels(self, labels: Iterable[str]) -> None:
-        new = [label for label in dict.fromkeys(labels) if label not in self.labels]
-        tags = [*self.tag_set.tags, *make_tags(new, self.cfg["scheme"])[1:]]
+        # A checkpoint's head may lack tags of a label that it has
+        needed = make_tags(dict.fromkeys(labels), self.cfg["scheme"])[1:]
+        tags = list(dict.fromkeys([*self.tag_set.tags, *needed]))
         if self.model.has_dim("nO"):
             self.model.attrs["resize_output"](self.model, len(tags))
         self._set_tags(tags)
 
-    def _set_tags(self, tags: Sequence[str]) -> None:
+    def _set_tags(self, tags: Sequence[str], written: dict[str, str] | None = None) -> None:
+        """Take over tags; `written` says how the checkpoint writes prefixes (see `ReadTags`), None for as before."""
         self._tag_set = TagSet(tags, self.cfg["scheme"])
         self.cfg["tags"] = list(tags)
+        self.cfg["written"] = self.cfg.get("written", {}) if written is None else written
         for label in self.labels:
             self.vocab.strings.add(label)
 
@@ -154,14 +254,39 @@ class BertNER(TrainablePipe):
     def predict(self, docs: Iterable[Doc]) -> list[Entities]:
         """Find the entities of each Doc, without touching it.
 
-        Returns for each Doc its entities as (first token, last token + 1, label), in order.
+        Returns for each Doc its entities as (first token, last token + 1, label, probability), in order.
         Raises ValueError where the model is not initialized or its scores are NaN.
         """
         docs = list(docs)
+        entities: list[Entities] = [[] for _ in docs]
         if not any(len(doc) for doc in docs):
-            return [[] for _ in docs]
+            return entities
+        rows = self.tag_rows(docs)
+        spans = self.best_spans(rows)
+        probabilities = entity_probabilities(
+            self.tag_set, rows.scores, rows.is_first, spans, self.transitions(), self.cfg["temperature"]
+        )
+        for (first, last, label), probability in zip(spans, probabilities.tolist(), strict=True):
+            if is_sure(label, probability, self.cfg["threshold"]):
+                i, start = rows.place(first)
+                _, end = rows.place(last - 1)
+                entities[i].append((start, end + 1, label, probability))
+        return entities
+
+    def tag_rows(self, docs: list[Doc]) -> TagRows:
+        """Compute the tag scores of the tokens that get a tag.
+
+        docs: Docs, not all of them empty.
+        Raises ValueError where the model is not initialized, its scores are NaN, or it is on a GPU that this process, as a
+        fork of the one with the model, cannot use.
+        """
         if not self.model.has_dim("nO"):
             raise ValueError(Errors.E109.format(name=self.name))
+        if isinstance(self.model.ops, CupyOps) and not self._process.is_this():
+            raise ValueError(
+                f"{self.name}: the model is on a GPU, which a forked process cannot use. Use n_process=1, or several "
+                "programs that load the pipeline each for itself; on a CPU n_process may be greater"
+            )
         rows = self.model.predict(docs)
         scores = self.model.ops.to_numpy(rows[0] if len(rows) == 1 else self.model.ops.xp.concatenate(rows))
         starts = np.cumsum([0] + [len(doc) for doc in docs])
@@ -177,12 +302,20 @@ class BertNER(TrainablePipe):
                 f"{self.name}: the model's scores are NaN. Training has diverged: lower the learning rate, "
                 "or check the weights it started from"
             )
-        entities: list[Entities] = [[] for _ in docs]
-        for first, last, label in self.tag_set.spans(self.tag_set.decode(scores, is_first), is_first):
-            start, end = tokens[first], tokens[last - 1] + 1
-            i = int(np.searchsorted(starts, start, side="right")) - 1
-            entities[i].append((int(start - starts[i]), int(end - starts[i]), label))
-        return entities
+        return TagRows(scores, is_first, tokens, starts)
+
+    def best_spans(self, rows: TagRows) -> list[tuple[int, int, str]]:
+        """Find the entities on the best legal tag sequences: (first row, last row + 1, label) each, in order."""
+        transitions = self.transitions()
+        if transitions is None:
+            tags = self.tag_set.decode(rows.scores, rows.is_first)
+        else:
+            tags = best_path(self.tag_set, rows.scores, rows.is_first, transitions)
+        return self.tag_set.spans(tags, rows.is_first)
+
+    def transitions(self) -> np.ndarray | None:
+        """The scores of transitions that the model has learnt (see `Lattice.of`); None without the setting `crf`."""
+        return self.model.attrs["transitions"](self.model) if "transitions" in self.model.attrs else None
 
     def _free_tokens(self, docs: Sequence[Doc]) -> tuple[Bools1d, Bools1d]:
         """Find the tokens that may become part of an entity, and where those before and after cannot be one.
@@ -192,28 +325,36 @@ class BertNER(TrainablePipe):
         """
         n = sum(len(doc) for doc in docs)
         is_free, is_start = np.ones(n, dtype=bool), np.zeros(n, dtype=bool)
-        if not self.cfg["overwrite"]:
+        if not self.cfg["overwrite"] and self.cfg["spans_key"] is None:
             iob = np.concatenate([doc.to_array(ENT_IOB) for doc in docs])
             is_free = _is_free(iob)
             is_start[1:] = is_free[1:] & ~is_free[:-1]
         return is_free, is_start
 
     def set_annotations(self, docs: Iterable[Doc], predictions: list[Entities]) -> None:
-        """Write the entities to `doc.ents`; those on the Doc already are kept, unless `overwrite` is set.
+        """Write the entities and their scores to `doc.ents` or, with `spans_key`, to that group of `doc.spans`.
+
+        What is there already is kept, unless `overwrite` is set.
 
         docs: the Docs. predictions: what `predict` returned for them.
         """
+        key, overwrite = self.cfg["spans_key"], self.cfg["overwrite"]
         for doc, entities in zip(docs, predictions, strict=True):
-            if not len(doc):
-                continue
-            spans = [Span(doc, start, end, label=label) for start, end, label in entities]
-            iob = doc.to_array(ENT_IOB)
-            if self.cfg["overwrite"] or _is_free(iob).all():
-                doc.set_ents(spans)
-                continue
-            inside = set(chain.from_iterable(range(start, end) for start, end, _ in entities))
-            missing = [Span(doc, i, i + 1) for i in np.flatnonzero(iob == 0).tolist() if i not in inside]
-            doc.set_ents(spans, outside=missing, default="unmodified")
+            scores = {(start, end, label): score for start, end, label, score in entities}
+            if key is not None:
+                write_group(doc, key, scores, overwrite)
+            elif len(doc):
+                self._set_ents(doc, [Span(doc, start, end, label=label) for start, end, label in scores])
+                set_scores(doc, scores)
+
+    def _set_ents(self, doc: Doc, entities: list[Span]) -> None:
+        iob = doc.to_array(ENT_IOB)
+        if self.cfg["overwrite"] or _is_free(iob).all():
+            doc.set_ents(entities)
+            return
+        inside = set(chain.from_iterable(range(ent.start, ent.end) for ent in entities))
+        missing = [Span(doc, i, i + 1) for i in np.flatnonzero(iob == 0).tolist() if i not in inside]
+        doc.set_ents(entities, outside=missing, default="unmodified")
 
     # Training
 
@@ -238,14 +379,31 @@ class BertNER(TrainablePipe):
         losses.setdefault(self.name, 0.0)
         examples = list(examples)
         validate_examples(examples, "BertNER.update")
+        examples = self._with_entities(examples)
+        self._prepare_for(examples)
+        return self._learn(examples, drop, sgd, losses, self.cfg["rehearse"])
+
+    def replay_update(self, examples: Iterable[Example]) -> None:
+        """Do what `update` does beside learning, for a run that goes on from a checkpoint: add the labels that are new."""
+        self._prepare_for(self._with_entities(list(examples)))
+
+    def _learn(
+        self, examples: Sequence[Example], drop: float, sgd: Any, losses: dict[str, float], rehearse: float
+    ) -> dict[str, float]:
+        """As `update`; `rehearse` is the weight of the teacher, where there is one."""
+        teacher = self._teacher if rehearse else None
         set_dropout_rate(self.model, drop)
         loss, n_labelled = 0.0, 0
-        for group in self._group(examples):
-            scores, backprop = self.model.begin_update([eg.predicted for eg in group])
-            group_loss, d_scores, n = self._loss(group, scores)
+        for group in self._group(examples, with_unlabelled=teacher is not None):
+            docs = [eg.predicted for eg in group]
+            taught = teacher.probabilities(docs) if teacher else None
+            scores, backprop = self.model.begin_update(docs)
+            group_loss, d_scores, d_transitions, n = self._loss(group, scores, taught, rehearse)
             # A shared layer waits for the gradient of all that listen to it, be it zero
             if n or "group_docs" not in self.model.attrs:
                 backprop(d_scores)
+            if d_transitions is not None and n:
+                self.model.attrs["add_transition_gradient"](self.model, d_transitions)
             if n:
                 loss += group_loss
                 n_labelled += n
@@ -258,14 +416,22 @@ class BertNER(TrainablePipe):
             self.finish_update(sgd)
         return losses
 
-    def _group(self, examples: Sequence[Example]) -> list[list[Example]]:
-        """Group examples so that each group needs one pass through the encoder; leave out those without tokens.
+    def _with_entities(self, examples: Iterable[Example]) -> list[Example]:
+        """Give the examples with what is learnt as their entities."""
+        key = self.cfg["spans_key"]
+        return [eg if key is None else with_group_as_entities(eg, key)[0] for eg in examples]
+
+    def _group(self, examples: Sequence[Example], with_unlabelled: bool = False) -> list[list[Example]]:
+        """Group examples so that each group needs one pass through the encoder; leave out those without tokens, and
+        unless `with_unlabelled` is set those without annotation.
 
         What is shared with other components has been computed for all examples at once: they stay together.
         """
         if "group_docs" not in self.model.attrs:
             return [list(examples)] if any(len(eg.predicted) for eg in examples) else []
-        examples = [eg for eg in examples if len(eg.predicted) and eg.reference.has_annotation("ENT_IOB")]
+        examples = [
+            eg for eg in examples if len(eg.predicted) and (with_unlabelled or eg.reference.has_annotation("ENT_IOB"))
+        ]
         if not examples:
             return []
         groups = self.model.attrs["group_docs"](self.model, [eg.predicted for eg in examples])
@@ -274,18 +440,26 @@ class BertNER(TrainablePipe):
     def get_loss(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d]]:
         """Compute the cross-entropy of the tags, summed over the labelled tokens, and its gradient.
 
-        Tokens whose annotation is missing, or that have no word pieces, have no part in either.
+        Tokens whose annotation is missing, or that have no word pieces, have no part in either. With the setting `crf`
+        the loss is the negative log-likelihood of the tag sequences, whatever the missing tags are. Of spans that overlap
+        in the group `spans_key`, the longest counts.
 
         examples: the examples. scores: rows of tag scores, (n_tokens, n_tags) an example.
         Returns the loss and its gradient with respect to the scores.
         """
-        loss, d_scores, _ = self._loss(list(examples), scores)
+        loss, d_scores, *_ = self._loss(self._with_entities(examples), scores)
         return loss, d_scores
 
-    def _loss(self, examples: Sequence[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d], int]:
-        """As `get_loss`; the last item is the number of labelled tokens."""
+    def _loss(
+        self, examples: Sequence[Example], scores: list[Floats2d], taught: Floats2d | None = None, rehearse: float = 0.0
+    ) -> tuple[float, list[Floats2d], np.ndarray | None, int]:
+        """As `get_loss`, with the gradient of the transitions, None without, and the number of tokens learnt from.
+
+        taught: what the teacher gives to its tags, (n_tokens of all examples, n_old): it is learnt, at the weight
+            `rehearse`, where the annotation is `O` or missing (see `rehearsal.distil`).
+        """
         if not scores:
-            return 0.0, [], 0
+            return 0.0, [], None, 0
         xp = self.model.ops.xp
         Y = xp.concatenate(scores)  # (n_tokens, n_tags)
         is_kept = ~np.isneginf(self.model.ops.to_numpy(Y[:, 0]))
@@ -296,17 +470,119 @@ class BertNER(TrainablePipe):
         ]
         self._warn_unknown(set().union(*(unknown for _, unknown in encoded)))
         truth = np.concatenate([ids for ids, _ in encoded])
+        loss, dY, n_learnt = 0.0, xp.zeros_like(Y), 0
+        if taught is not None:
+            loss, dY, n_learnt = distil(self.model.ops, Y, taught, truth, is_kept, self.tag_set, self._annotated)
+            loss, dY = loss * rehearse, dY * rehearse
+            truth[truth == self.tag_set.outside] = MISSING
         rows = np.flatnonzero(truth != MISSING)
-        truth, rows = xp.asarray(truth[rows]), xp.asarray(rows)
-        scored = Y[rows] - Y[rows].max(axis=1, keepdims=True) if len(rows) else Y[rows]
-        log_probs = scored - xp.log(xp.exp(scored).sum(axis=1, keepdims=True))
-        d_rows = xp.exp(log_probs)
-        places = xp.arange(len(rows))
-        d_rows[places, truth] -= 1.0
-        dY = xp.zeros_like(Y)
-        dY[rows] = d_rows
-        loss = float(-log_probs[places, truth].sum())
-        return loss, [dY[end - len(s) : end] for end, s in zip(ends, scores, strict=True)], len(rows)
+        n_learnt += len(rows)
+        transitions, d_transitions = self.transitions(), None
+        if transitions is None:
+            rows = xp.asarray(rows)
+            rows_loss, dY[rows] = _cross_entropy(xp, Y[rows], xp.asarray(truth[rows]))
+        else:
+            rows = np.flatnonzero(is_kept)
+            is_start = np.diff(np.searchsorted(ends, rows, side="right"), prepend=-1) != 0
+            kept = self.model.ops.to_numpy(Y)[rows]
+            rows_loss, d_rows, d_transitions = crf_loss(self.tag_set, transitions, kept, is_start, truth[rows])
+            dY[xp.asarray(rows)] = xp.asarray(d_rows, dtype=dY.dtype)
+        d_scores = [dY[end - len(s) : end] for end, s in zip(ends, scores, strict=True)]
+        return loss + rows_loss, d_scores, d_transitions, n_learnt
+
+    def _prepare_for(self, examples: Sequence[Example]) -> None:
+        """Before an update: take a teacher, and add the labels that are new, where that is to be done."""
+        if not self.model.has_dim("nO"):
+            return
+        if self.cfg["rehearse"] and not self._has_updated:
+            self._check_can_rehearse()
+            if self._teacher is None and self._n_trained:
+                self._teacher = Teacher(copy.deepcopy(self.model), self._n_trained)
+        self._has_updated = True
+        self._annotated |= _labels(examples)
+        if self._learns_labels:
+            labels = sorted(self._annotated)
+            if not set(make_tags(labels, self.cfg["scheme"])) <= set(self.tag_set.tags):
+                self._add_labels(labels)
+
+    def set_rehearse(self, weight: float) -> None:
+        """Set the weight `rehearse`; raises ValueError for what is none."""
+        if not 0.0 <= weight < math.inf:
+            raise ValueError(f"rehearse: {weight} is not a weight; allowed are 0.0 and more")
+        self.cfg["rehearse"] = weight
+
+    @property
+    def learns_labels(self) -> bool:
+        """Whether labels that are new are learnt as they come up in training: where it was loaded, not initialized."""
+        return self._learns_labels
+
+    @property
+    def _rehearsal_model(self) -> Model[list[Doc], list[Floats2d]] | None:
+        """The teacher's model; `Language.resume_training` sets it to a copy of the model."""
+        return self._teacher.model if self._teacher else None
+
+    @_rehearsal_model.setter
+    def _rehearsal_model(self, model: Model[list[Doc], list[Floats2d]]) -> None:
+        n_trained = len(self.tag_set) if self._has_updated else self._n_trained
+        self._begin(n_trained, self._learns_labels)
+        if n_trained and not is_shared(model):
+            self._teacher = Teacher(model, n_trained)
+
+    def _begin(self, n_trained: int, learns_labels: bool, annotated: Iterable[str] = ()) -> None:
+        """Note where training begins.
+
+        n_trained: so many tags, the first ones, have been trained. learns_labels: whether new labels are added as they come
+            up. annotated: the labels that the training data annotates, as far as they are known.
+        """
+        self._n_trained, self._learns_labels, self._annotated = n_trained, learns_labels, set(annotated)
+        self._has_updated = False
+        self._teacher = None
+
+    def _check_can_rehearse(self) -> None:
+        if self.transitions() is not None:
+            raise ValueError(
+                f"{self.name}: rehearse: the model has learnt transitions (crf = true), and what is rehearsed are the "
+                "probabilities of single tags. Train with crf = false, or with rehearse = 0.0"
+            )
+        if is_shared(self.model):
+            raise ValueError(
+                f"{self.name}: rehearse: the model listens to another component, which changes in training too, so that a "
+                'copy does not stay as it was. Give it a layer of its own: replace_listeners = ["model.tok2vec"] beside '
+                "its source, or nlp.replace_listeners; or do without: rehearse = 0.0, nlp.rehearse(…, exclude=[…])"
+            )
+
+    def rehearse(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Optimizer | Callable | None = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Learn from the model as it was, so as not to forget: what its tags got then, among each other, they are to get.
+
+        `Language.resume_training` keeps the model as it is; `Language.rehearse` calls this.
+
+        examples: Docs like those that the model was trained on; their annotation is not used.
+        drop: dropout rate, as in `update`.
+        sgd: the optimiser, or the function that `Language.rehearse` gives in its place.
+        losses: updated under the component's name with the divergence per token.
+        Returns `losses`. Raises ValueError where the model listens to another component.
+        """
+        losses = {} if losses is None else losses
+        losses.setdefault(self.name, 0.0)
+        examples = list(examples)
+        validate_examples(examples, "BertNER.rehearse")
+        self._check_can_rehearse()
+        if self._teacher is None:
+            warnings.warn(
+                f"{self.name}: nothing to rehearse: call nlp.resume_training() on the trained pipeline before it is "
+                "trained further",
+                stacklevel=2,
+            )
+            return losses
+        unlabelled = [Example(eg.predicted, Doc(self.vocab, words=[t.text for t in eg.predicted])) for eg in examples]
+        return self._learn(unlabelled, drop, sgd, losses, rehearse=1.0)
 
     def _check_loss(self, loss: float) -> None:
         guessing = math.log(max(len(self.tag_set), 2))
@@ -343,9 +619,10 @@ class BertNER(TrainablePipe):
         Raises ValueError where there are no labels from the data, `labels` or the checkpoint, where one cannot be
         written as a tag, and where the checkpoint cannot be loaded.
         """
+        annotated: list[str] = []
         if labels is None:
             validate_get_examples(get_examples, "BertNER.initialize")
-            labels = sorted({ent.label_ for eg in get_examples() for ent in eg.reference.ents})
+            labels = annotated = sorted(_labels(get_examples(), self.cfg["spans_key"]))
         elif not isinstance(labels, (list, tuple)):
             raise ValueError(f"labels: {labels!r} is not a list of entity labels, as `spacy init labels` writes it")
         # Labels that were added before stay, as those of spaCy's `ner` do
@@ -358,44 +635,54 @@ class BertNER(TrainablePipe):
         elif nlp is not None and "check_upstream" in self.model.attrs:
             self.model.attrs["check_upstream"](self.model, self, nlp)
         if not labels and not head_tags:
+            key = self.cfg["spans_key"]
             raise ValueError(
-                f"{self.name}: no labels: the training data has no entities, no labels are given in "
+                f"{self.name}: no labels: the training data has no entities{f' in doc.spans[{key!r}]' if key else ''}, "
+                "no labels are given in "
                 f"[initialize.components.{self.name}] or by add_label, and the checkpoint has no "
                 "token-classification head"
             )
-        self._set_tags(self._checkpoint_tags(head_tags) if head_tags else [OUTSIDE])
+        self._take_scheme_and_tags(head_tags)
+        self._begin(len(head_tags or []), learns_labels=False, annotated=annotated)
         self._add_labels(labels)
+        validate_threshold_labels(self.cfg["threshold"], self.labels)
         self.model.set_dim("nO", len(self.tag_set), force=True)
         docs = None
         if "load_checkpoint" not in self.model.attrs:  # what is below the head tells its width by Docs
             docs = [eg.predicted for eg in islice(get_examples(), 10) if len(eg.predicted)]
             docs = docs or [Doc(self.vocab, words=["hello"])]
         self.model.initialize(X=docs)
-        self._warn_of_faults(get_examples)
+        if annotated or not head_tags or len(list(islice(get_examples(), 2))) > 1:  # else there is nothing to learn
+            self._warn_of_faults(get_examples)
+        if nlp is not None and self.cfg["spans_key"] is not None:
+            check_score_weights(nlp, self.name, self.cfg["spans_key"])
 
     def _warn_of_faults(self, get_examples: Callable[[], Iterable[Example]]) -> None:
         """Say once, before training, what of the data cannot be learnt."""
         has_rows = self.model.attrs.get("has_rows")
-        faults = Faults(self.labels, lambda doc: has_rows(self.model, doc) if has_rows else [True] * len(doc))
+        faults = Faults(
+            self.labels,
+            lambda doc: has_rows(self.model, doc) if has_rows else [True] * len(doc),
+            self.cfg["spans_key"],
+        )
         for example in get_examples():
             faults.add(example)
         if message := faults.message(self.name):
             self._unknown_labels |= faults.unknown_labels  # no second warning in training
             warnings.warn(message, stacklevel=3)
 
-    def _checkpoint_tags(self, tags: list[str]) -> list[str]:
-        scheme = self.cfg["scheme"]
+    def _take_scheme_and_tags(self, names: list[str] | None) -> None:
+        """Start with the tags of the checkpoint's head, of which the rows have these names, or with `O` alone."""
+        if not names:
+            self.cfg["scheme"] = self._scheme or "BIO"
+            self._set_tags([OUTSIDE], {})
+            return
         try:
-            labels = TagSet(tags, scheme).labels
+            read = read_tags(names, self._scheme)
         except ValueError as err:
-            raise ValueError(f"name: the labels of the checkpoint's head do not go with scheme: {err}") from err
-        for label in labels:
-            if f"{FIRST_PREFIX[scheme]}-{label}" not in tags:
-                raise ValueError(
-                    f"name: the head of the checkpoint cannot begin an entity {label!r} in the scheme {scheme}; "
-                    f"its labels are {tags}: set scheme to what they follow"
-                )
-        return tags
+            raise ValueError(f"name: the labels of the checkpoint's head are {names}: {err}") from err
+        self.cfg["scheme"] = read.scheme
+        self._set_tags(read.tags, read.written)
 
     def finish_update(self, sgd: Optimizer) -> None:
         """Take an optimiser step with the gradient gathered since the last one, if there is any."""
@@ -465,9 +752,9 @@ class BertNER(TrainablePipe):
 
     def _checked_cfg(self, cfg: dict[str, Any]) -> dict[str, Any]:
         """Return the saved settings; raise ValueError where they contradict those that the component has."""
-        if cfg["scheme"] != self.cfg["scheme"]:
+        if self._scheme not in (None, cfg["scheme"]):
             raise ValueError(
-                f"{self.name}: scheme: {self.cfg['scheme']!r} is set, what is loaded was trained with {cfg['scheme']!r}"
+                f"{self.name}: scheme: {self._scheme!r} is set, what is loaded was trained with {cfg['scheme']!r}"
             )
         labels = TagSet(cfg["tags"], cfg["scheme"]).labels
         if self.model.has_dim("nO") and set(labels) != set(self.labels):
@@ -478,14 +765,35 @@ class BertNER(TrainablePipe):
         return cfg
 
     def _take_over(self, cfg: dict[str, Any], place: str) -> None:
-        """Take over the saved tags; all other settings are the config's, where `spacy.load(config=…)` may change them."""
+        """Take over the saved scheme and tags; other settings are the config's, which `spacy.load(config=…)` may change."""
         tags = cfg.get("tags", self.cfg["tags"])
         n_tags = self.model.get_dim("nO") if self.model.has_dim("nO") else len(tags)
         if n_tags != len(tags):
             raise ValueError(
                 f"{self.name}: {place}: the model has {n_tags} tags, its cfg {len(tags)}: they do not belong together"
             )
-        self._set_tags(tags)
+        self.cfg["scheme"] = cfg.get("scheme", self.cfg["scheme"])
+        self._set_tags(tags, cfg.get("written"))
+        self._begin(len(tags) if self.model.has_dim("nO") else 0, learns_labels=True)
+        validate_threshold_labels(self.cfg["threshold"], self.labels)
+        self.transitions()  # raises where they do not go with the setting
+
+
+def _labels(examples: Iterable[Example], spans_key: str | None = None) -> set[str]:
+    """The labels that are annotated."""
+    return {ent.label_ for eg in examples for ent in annotated_entities(eg.reference, spans_key)}
+
+
+def _cross_entropy(xp: Any, rows: Any, truth: Any) -> tuple[float, Any]:
+    """Sum the cross-entropy of rows of scores, (n_rows, n_tags), with their tags, (n_rows,); also return the gradient."""
+    if not len(rows):
+        return 0.0, rows
+    rows = rows - rows.max(axis=1, keepdims=True)
+    log_probs = rows - xp.log(xp.exp(rows).sum(axis=1, keepdims=True))
+    d_rows = xp.exp(log_probs)
+    places = xp.arange(len(rows))
+    d_rows[places, truth] -= 1.0
+    return float(-log_probs[places, truth].sum()), d_rows
 
 
 def _model_checksums(path: Path) -> dict[str, str]:

@@ -14,7 +14,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from thinc.api import Optimizer, Shim
@@ -34,7 +36,7 @@ from .checkpoint import (
 from .encoding import N_ORTHOGRAPHY, Batch, Ints1d, Ints2d, PieceEncoder
 from .files import CheckpointError, pack_files, unpacked_files
 from .onnx_runtime import MODEL_FILE as ONNX_FILE
-from .optimizer import TorchOptimizer
+from .optimizer import TorchOptimizer, resized
 
 HEAD_FILE = "head.safetensors"
 OutOfMemoryError = torch.cuda.OutOfMemoryError
@@ -48,7 +50,7 @@ if hasattr(os, "register_at_fork"):
 class FineTuning:
     """How the parts of the model are trained.
 
-    head_learn_rate: factor on the learning rate for what starts from nothing: head and orthography embedding.
+    head_learn_rate: factor on the learning rate for what starts from nothing: head, transitions, orthography embedding.
     layer_decay: factor on the learning rate from each layer of the encoder to the one below it, and from the lowest to
         the embeddings (Howard and Ruder 2018; Clark et al. 2020).
     freeze_embeddings: whether the embeddings stay as they are.
@@ -126,6 +128,8 @@ class TokenClassifier(nn.Module):
         # As transformers starts the head
         self.head_std = getattr(config, "initializer_range", 0.02)
         self.head = self._new_head(config.hidden_size, n_tags)
+        # Scores of transitions (see `lattice.Lattice.of`), of a conditional random field alone
+        self.transitions: nn.Parameter | None = None
         self._picks_rows = _let_last_layer_pick_rows(encoder)
         self.orthography = None
         if orthography:
@@ -203,12 +207,27 @@ class TokenClassifier(nn.Module):
 
     def resize(self, n_tags: int) -> None:
         """Add rows to the head, or cut its last ones; the others stay as they are."""
+        if self.transitions is not None:
+            self._set_transitions(n_tags)
         old = self.head
         self.head = self._new_head(old.in_features, n_tags).to(old.weight.device)
         with torch.no_grad():
-            n = min(n_tags, old.out_features)
-            self.head.weight[:n] = old.weight[:n]
-            self.head.bias[:n] = old.bias[:n]
+            for new, kept in zip(self.head.parameters(), old.parameters(), strict=True):
+                new.copy_(resized(kept, n_tags, fill=new))
+                if kept.grad is not None:
+                    new.grad = resized(kept.grad, n_tags)
+
+    def add_transitions(self) -> None:
+        """Add scores of transitions, all zero, unless there are some."""
+        if self.transitions is None:
+            self._set_transitions(self.head.out_features)
+
+    def _set_transitions(self, n_tags: int) -> None:
+        new = torch.zeros(n_tags + 1, n_tags + 1, device=self.head.weight.device)
+        if self.transitions is not None:
+            n = min(len(self.transitions), n_tags + 1)
+            new[:n, :n] = self.transitions.detach()[:n, :n]
+        self.transitions = nn.Parameter(new)
 
 
 class EncoderShim(Shim):
@@ -289,10 +308,28 @@ class EncoderShim(Shim):
         return {**self.__dict__, "_optimizer": None, "pieces": None}
 
     def resize(self, n_tags: int) -> None:
-        """Give the head `n_tags` rows; the optimiser starts afresh, since it would go on training the old head."""
+        """Give the head `n_tags` rows; the optimiser goes on with what it knows of the others."""
         if n_tags != self.module.head.out_features:
+            old = list(self.module.head.parameters())
             self.module.resize(n_tags)
-            self._optimizer = None
+            if self._optimizer is not None:
+                self._optimizer.replace(old, list(self.module.head.parameters()))
+
+    @property
+    def transitions(self) -> NDArray[np.float32] | None:
+        """The scores of transitions, (n_tags + 1, n_tags + 1); None where the model is to have none."""
+        found = self.module.transitions
+        return None if found is None else found.detach().cpu().numpy()
+
+    def add_transitions(self) -> None:
+        """Let the model have scores of transitions, all zero at first."""
+        self.module.add_transitions()
+
+    def add_transition_gradient(self, d_transitions: NDArray) -> None:
+        """Add to the gradient of the transitions."""
+        parameter = cast(nn.Parameter, self.module.transitions)
+        gradient = self._optimizer_or_new().scale(parameter.new_tensor(d_transitions))
+        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
     # Forward and backward
 
@@ -468,11 +505,17 @@ class EncoderShim(Shim):
         last = max(depths[name] for name in names if name.startswith("encoder."))
         return {name: decay ** (last - depths[name]) if name.startswith("encoder.") else new for name in names}
 
-    def finish_update(self, optimizer: Optimizer) -> None:
-        """Take one optimiser step with the gradient gathered so far; none where no token was labelled."""
+    def finish_update(self, optimizer: Optimizer | Callable) -> None:
+        """Take one optimiser step with the gradient gathered so far; none where no token was labelled.
+
+        optimizer: the optimiser, or the function that `Language.rehearse` gives in its place. That one gathers
+            gradients for a step of Thinc's, parameter by parameter; the step here is taken at once, see
+            `TorchOptimizer.settings`.
+        """
         n, self._n_labelled = self._n_labelled, 0
         if n:
-            self._optimizer_or_new().step(optimizer, key=self.id, divisor=n)
+            own = self._optimizer_or_new()
+            own.step(own.settings(optimizer), key=self.id, divisor=n)
 
     @contextlib.contextmanager
     def use_params(self, params: dict) -> Iterator[None]:
@@ -533,15 +576,15 @@ class EncoderShim(Shim):
 
     # Loading and saving
 
-    def load_checkpoint(self, name: str, orthography: bool | None) -> None:
+    def load_checkpoint(self, name: str, orthography: bool | None, revision: str | None = None) -> None:
         """Load encoder, tokenizer and, where there is one, the token-classification head of a checkpoint.
 
-        name: hub name or folder, as for `from_pretrained`.
+        name, revision: hub name or folder, and branch, tag or commit of the hub, as for `from_pretrained`.
         orthography: None for on where the tokenizer lower-cases.
         Raises CheckpointError, which names the setting `name`.
         """
-        tokenizer = load_tokenizer(name)
-        encoder, head, tags = load_encoder(name, overrides=self.transformer_config)
+        tokenizer = load_tokenizer(name, revision=revision)
+        encoder, head, tags = load_encoder(name, overrides=self.transformer_config, revision=revision)
         if orthography is None:
             orthography = is_lower_casing(tokenizer)
         check_vocabulary(name, tokenizer, encoder)
@@ -592,6 +635,8 @@ class EncoderShim(Shim):
         if "head.weight" not in head:
             raise CheckpointError(f"{path / HEAD_FILE}: holds no head.weight, only {sorted(head)}")
         module = TokenClassifier(encoder, len(head["head.weight"]), "orthography.weight" in head)
+        if "transitions" in head:
+            module.add_transitions()
         try:
             missing, unexpected = module.load_state_dict(head, strict=False)
         except RuntimeError as err:

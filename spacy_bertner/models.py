@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from spacy.tokens import Doc
 from thinc.api import Model, Shim
 from thinc.types import Floats2d
@@ -55,6 +56,8 @@ class FolderModel(Model):
     def loaded(self) -> "FolderModel":
         """Take over the number of tags, and check the settings against the encoder; return the model itself."""
         if _shim(self).is_loaded:
+            if self.attrs["crf"]:
+                _shim(self).add_transitions()
             self.set_dim("nO", _shim(self).n_tags, force=True)
             _pieces(self)  # checks the window against the encoder's positions
         return self
@@ -72,6 +75,7 @@ def BertTokenClassifier(
     mixed_precision: bool | str = False,
     orthography: bool | None = None,
     document_context: bool = True,
+    crf: bool = False,
     head_learn_rate: float = 1.0,
     layer_decay: float = 1.0,
     freeze_embeddings: bool = False,
@@ -79,6 +83,7 @@ def BertTokenClassifier(
     gradient_checkpointing: bool = False,
     transformer_config: dict[str, Any] | None = None,
     runtime: str = "torch",
+    revision: str | None = None,
 ) -> Model[list[Doc], list[Floats2d]]:
     """A transformers encoder with a linear head over the first piece of each word (Devlin et al. 2019, section 5.3).
 
@@ -91,7 +96,8 @@ def BertTokenClassifier(
     orthography: whether to add an embedding of what each word looks like; None for on where the tokenizer lower-cases.
     document_context: whether the encoder sees the sentences around; if not, each sentence by itself, where the Doc
         knows its sentences.
-    head_learn_rate: factor on the learning rate for what is new: the head and the orthography embedding.
+    crf: whether to learn scores of transitions between tags too, a conditional random field (Lafferty et al. 2001).
+    head_learn_rate: factor on the learning rate for what is new: the head, transitions and the orthography embedding.
     layer_decay: factor on the learning rate from each layer of the encoder to the one below, above 0 and at most 1.
     freeze_embeddings: whether the encoder's embeddings are left as they are in training.
     freeze_layers: so many of the encoder's layers, from the lowest, are left as they are in training.
@@ -100,6 +106,8 @@ def BertTokenClassifier(
     transformer_config: settings to change in the checkpoint's configuration, dropout rates for instance.
     runtime: what computes: "torch", or "onnx" in a trained pipeline that `onnx_export.to_onnx` converted. ONNX Runtime
         predicts only, on the CPU, in the arithmetic that the model was converted to.
+
+    revision: branch, tag or commit of the checkpoint on the hub; None for its main branch.
 
     Returns a model from Docs to rows of tag scores, (n_tokens, n_tags) a Doc.
     Raises ValueError for settings that cannot work.
@@ -142,17 +150,21 @@ def BertTokenClassifier(
         dims={"nO": None},
         attrs={
             "name": name,
+            "revision": revision,
             "window": window,
             "stride": stride,
             "max_batch_pieces": max_batch_pieces,
             "orthography": orthography,
             "document_context": document_context,
+            "crf": crf,
             "dropout_rate": 0.0,
             # Called by the component
             "load_checkpoint": load_checkpoint,
             "resize_output": resize_output,
             "group_docs": group_docs,
             "add_labelled": add_labelled,
+            "transitions": transitions,
+            "add_transition_gradient": add_transition_gradient,
             "has_rows": has_rows,
         },
         shims=[shim],
@@ -209,12 +221,14 @@ def init(model: Model[list[Doc], list[Floats2d]], X: Any = None, Y: Any = None) 
 
 
 def load_checkpoint(model: Model) -> list[str] | None:
-    """Load the checkpoint `name`; return the tags of its head in the order of its rows, None without a head.
+    """Load the checkpoint `name`; return the names of its head's rows in their order, None without a head.
 
     Raises ValueError where there is no such checkpoint, or where it does not go with the settings.
     """
     shim = _shim(model)
-    shim.load_checkpoint(model.attrs["name"], model.attrs["orthography"])
+    shim.load_checkpoint(model.attrs["name"], model.attrs["orthography"], model.attrs["revision"])
+    if model.attrs["crf"]:
+        shim.add_transitions()
     _pieces(model)  # checks the window against the encoder's positions
     return shim.checkpoint_tags
 
@@ -234,6 +248,22 @@ def group_docs(model: Model, docs: Sequence[Doc]) -> list[list[int]]:
 def add_labelled(model: Model, n: int) -> None:
     """Note that the gradient holds `n` more labelled tokens: the step divides it by their number."""
     _shim(model).add_labelled(n)
+
+
+def transitions(model: Model) -> NDArray[np.float32] | None:
+    """The scores of transitions (see `lattice.Lattice.of`); None without the setting `crf`.
+
+    Raises ValueError where the model has learnt some, and is not to have them.
+    """
+    found = _shim(model).transitions if _shim(model).is_loaded else None
+    if found is not None and not model.attrs["crf"]:
+        raise ValueError("crf: false is set, but the model was trained with transitions: set crf = true")
+    return found
+
+
+def add_transition_gradient(model: Model, d_transitions: NDArray) -> None:
+    """Add to the gradient of the transitions."""
+    _shim(model).add_transition_gradient(d_transitions)
 
 
 def has_rows(model: Model, doc: Doc) -> list[bool]:

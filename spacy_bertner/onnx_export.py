@@ -44,6 +44,8 @@ def to_onnx(nlp: Language, *, int8: bool = False) -> None:
         config["runtime"] = "onnx"
         model = registry.resolve({"model": config})["model"]
         settings = {"n_tags": shim.n_tags, "pad_id": shim.pad_id, "max_positions": shim.max_positions}
+        if shim.transitions is not None:
+            settings["transitions"] = shim.transitions.tolist()
         model.shims[0].set_model(content, shim.backend_tokenizer, settings)
         pipe.model = model.loaded()
 

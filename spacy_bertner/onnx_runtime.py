@@ -11,6 +11,7 @@ from typing import Any, NoReturn, cast
 
 import numpy as np
 import srsly
+from numpy.typing import NDArray
 from thinc.api import Shim
 from thinc.types import Floats2d
 from tokenizers import Tokenizer
@@ -68,6 +69,15 @@ class OnnxShim(Shim):
         """The piece to pad with."""
         return self._settings["pad_id"]
 
+    @property
+    def transitions(self) -> NDArray[np.float32] | None:
+        """The scores of transitions, (n_tags + 1, n_tags + 1); None where the model was trained without."""
+        found = self._settings.get("transitions")
+        return None if found is None else np.array(found, dtype=np.float32)
+
+    def add_transitions(self) -> None:
+        """Nothing is trained."""
+
     def __getstate__(self) -> dict[str, Any]:
         """What copying and pickling take along: no session, and no cache of pieces."""
         return {**self.__dict__, "_session": None, "_content": bytes(self._content), "pieces": None}
@@ -89,7 +99,7 @@ class OnnxShim(Shim):
 
     # Training
 
-    def load_checkpoint(self, name: str, orthography: bool | None) -> NoReturn:
+    def load_checkpoint(self, name: str, orthography: bool | None, revision: str | None = None) -> NoReturn:
         """Raise ValueError."""
         raise ValueError(TRAINING)
 
@@ -97,7 +107,7 @@ class OnnxShim(Shim):
         """Raise ValueError."""
         raise ValueError(TRAINING)
 
-    begin_update_recomputed = in_parts = begin_update
+    begin_update_recomputed = in_parts = add_transition_gradient = begin_update
 
     def add_labelled(self, n: int) -> None:
         """Nothing is trained."""
@@ -115,7 +125,7 @@ class OnnxShim(Shim):
     def set_model(self, model: bytes | np.memmap, tokenizer: Tokenizer, settings: dict[str, Any]) -> None:
         """Take over an ONNX model.
 
-        settings: `n_tags`, `pad_id` and `max_positions`.
+        settings: `n_tags`, `pad_id` and `max_positions`; `transitions`, where the model has some.
         """
         self._content, self.backend_tokenizer, self._settings = model, tokenizer, settings
         self.pieces = self._session = None

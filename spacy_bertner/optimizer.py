@@ -7,16 +7,25 @@ torch's fused one (Loshchilov and Hutter 2019), over the groups that Devlin et a
 
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from thinc.api import Optimizer
+from thinc.api import Adam, Optimizer
 from torch import Tensor, nn
 
 # float16 starts with a scale that is too large and halves it, which takes a few steps
 MAX_SKIPPED = 40
 # A warm-up starts with one step at a rate of zero; so many in a row are a mistake in the schedule
 MAX_STEPS_AT_ZERO = 10
+
+
+def resized(tensor: Tensor, n_rows: int, fill: Tensor | None = None) -> Tensor:
+    """Return the tensor with so many rows: its own, then zeros or those of `fill`, (n_rows, …)."""
+    rows = tensor.new_zeros(n_rows, *tensor.shape[1:]) if fill is None else fill.clone()
+    n = min(n_rows, len(tensor))
+    rows[:n] = tensor[:n]
+    return rows
 
 
 class TorchOptimizer:
@@ -125,12 +134,40 @@ class TorchOptimizer:
         self._n_skipped_in_a_row = numbers["n_skipped_in_a_row"]
         self._n_at_zero = numbers["n_at_zero"]
 
+    def settings(self, optimizer: Any) -> Optimizer:
+        """Return the optimiser whose settings hold for a step.
+
+        optimizer: a Thinc optimiser; or, as `Language.rehearse` gives it to components, a function with attributes
+            learn_rate, b1 and b2. For that one it is the optimiser of the last step, with L2, clipping and averages, or
+            before the first step one with the function's settings.
+        """
+        if isinstance(optimizer, Optimizer):
+            return optimizer
+        if self._thinc is None:
+            self._thinc = Adam(optimizer.learn_rate, beta1=optimizer.b1, beta2=optimizer.b2, use_averages=False)
+        return self._thinc
+
+    def replace(self, old: Sequence[nn.Parameter], new: Sequence[nn.Parameter]) -> None:
+        """Let parameters with more or fewer rows take the place of others; what is known of the rows they share stays."""
+        if self._torch is None:
+            return
+        for before, after in zip(old, new, strict=True):
+            for group in self._torch.param_groups:
+                group["params"] = [after if p is before else p for p in group["params"]]
+            state = self._torch.state.pop(before, {})
+            for name, value in state.items():
+                if value.shape == before.shape:  # not the number of steps
+                    state[name] = resized(value, len(after))
+            if state:
+                self._torch.state[after] = state
+
     def _make(self, optimizer: Optimizer) -> torch.optim.Optimizer:
         groups: dict[tuple[bool, float], list[Tensor]] = {}
         for name, parameter in self._module.named_parameters():
             if parameter.requires_grad:
-                # Biases and the weights of LayerNorm are the vectors among the parameters
-                groups.setdefault((parameter.ndim > 1, self._rate_factors[name]), []).append(parameter)
+                # Biases and the weights of LayerNorm are the vectors among the parameters; transitions are biases too
+                decays = parameter.ndim > 1 and name != "transitions"
+                groups.setdefault((decays, self._rate_factors[name]), []).append(parameter)
         named = [{"params": p, "decays": decays, "factor": factor} for (decays, factor), p in groups.items()]
         if optimizer.use_radam:
             return torch.optim.RAdam(named, decoupled_weight_decay=optimizer.L2_is_weight_decay, foreach=True)

@@ -252,6 +252,9 @@ class Run:
         self.losses = kwargs.setdefault("losses", {})
         if self._played is None:
             return self._update(examples, *args, **kwargs)
+        for name in self.shims:
+            component: Any = self.nlp.get_pipe(name)
+            component.replay_update(examples)
         self.losses.update(self._played.losses(self.step))
         return self.losses
 

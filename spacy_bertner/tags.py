@@ -5,7 +5,9 @@ Schemes are those of Ramshaw and Marcus (1995; `IOB1`), Tjong Kim Sang and Veens
 Ratinov and Roth (2009; `BILUO`) and plain `IO`, which cannot tell two neighbouring entities of one label apart.
 """
 
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +19,12 @@ Floats2d = NDArray[np.float32]
 
 # The prefixes of each scheme, in the order in which the tags of a label are numbered
 PREFIXES = {"BIO": "BI", "BILUO": "BILU", "IOB1": "IB", "IO": "I"}
-# The prefix without which a label of the scheme cannot have an entity of one token
-FIRST_PREFIX = {"BIO": "B", "BILUO": "U", "IOB1": "I", "IO": "I"}
+# What a label must have of them so that there can be an entity of it: one of these
+FIRST_PREFIXES = {"BIO": ("B",), "BILUO": ("U", "BL"), "IOB1": ("I",), "IO": ("I",)}
+# Other letters for the prefixes of BILUO, as in BIOES and BMES
+OTHER_PREFIXES = {"E": "L", "S": "U", "M": "I"}
+# What tags are read as, where their names alone do not decide: those before the others
+PREFERENCE = ("IO", "BIO", "IOB1", "BILUO")
 OUTSIDE = "O"
 MISSING = -1
 
@@ -57,6 +63,87 @@ def split_tag(tag: str) -> tuple[str, str]:
     """Split a tag into prefix and label: `B-product-car` into `B` and `product-car`, `O` into `O` and ``."""
     prefix, _, label = tag.partition("-")
     return prefix, label
+
+
+@dataclass(frozen=True)
+class ReadTags:
+    """The tags of a head as this package has them, and how their names write them.
+
+    tags: the tags, each a prefix of `scheme`, a hyphen and a label, or `O`.
+    scheme: a key of `PREFIXES`.
+    written: how a prefix is written where that is not the prefix and a hyphen: {"L": "E-", "U": "S-"} for BIOES,
+        {"I": ""} for names that are bare labels.
+    """
+
+    tags: list[str]
+    scheme: str
+    written: dict[str, str] = field(default_factory=dict)
+
+
+def read_tags(names: Sequence[str], scheme: str | None = None) -> ReadTags:
+    """Read the tags off the names that a token-classification head has for its columns.
+
+    names: the names, in order: `O` and tags of IO, BIO, IOB1 or BILUO, the last as BIOES or BMES too, or bare labels, which
+        are tags of IO. `B-` and `I-` are both in BIO and in IOB1: taken for BIO, unless a label lacks its `B-`.
+    scheme: a key of `PREFIXES` that they must be of; None to find out.
+    Raises ValueError for names of no scheme, or not of the one given.
+    """
+    placeholders = [name for name in names if re.fullmatch(r"LABEL_\d+", name)]
+    if placeholders:
+        raise ValueError(
+            f"they are placeholders ({', '.join(placeholders[:3])}, …): say what the columns stand for in "
+            'transformer_config = {"id2label": {"0": "O", "1": "B-PER", …}}'
+        )
+    if OUTSIDE not in names:
+        raise ValueError(f"there is no 'O' among them. {_RENAME}")
+    pairs = [split_tag(name) for name in names]
+    inside = [name for name in names if name != OUTSIDE]
+    tags = list(names)
+    written: dict[str, str] = {}
+    if any(prefix in {*"BILU", *OTHER_PREFIXES} and label for prefix, label in pairs):
+        for i, (prefix, label) in enumerate(pairs):
+            if prefix in OTHER_PREFIXES and label:
+                tags[i] = f"{OTHER_PREFIXES[prefix]}-{label}"
+                written[OTHER_PREFIXES[prefix]] = f"{prefix}-"
+    elif inside and any(all(re.search(pattern, name) for name in inside) for pattern in _OTHER_SPELLINGS):
+        raise ValueError(f"{inside[0]!r} is no tag: a tag is a prefix, a hyphen and a label (B-PER). {_RENAME}")
+    else:
+        tags = [name if name == OUTSIDE else f"I-{name}" for name in names]
+        written = {"I": ""}
+    candidates = PREFERENCE if scheme is None else (validate_scheme(scheme),)
+    for candidate in candidates:
+        fault = _fault(tags, candidate)
+        if fault is None:
+            return ReadTags(tags, candidate, written)
+    if scheme is None:
+        raise ValueError(f"they follow none of the schemes {', '.join(PREFIXES)}: {_fault(tags, 'BIO')}. {_RENAME}")
+    raise ValueError(f"they do not go with scheme = {scheme!r}: {fault}; set scheme to what they follow, or to null")
+
+
+# Prefixes at the end, or before something else than a hyphen
+_OTHER_SPELLINGS = (r"[\W_][BILUESM]$", r"^[BILUESM][\W_]")
+_RENAME = 'Rename them in transformer_config = {"id2label": {"0": "O", "1": "B-PER", …}}'
+
+
+def write_tags(tags: Sequence[str], written: dict[str, str]) -> list[str]:
+    """Write tags as a head names its columns: the reverse of `read_tags`."""
+    names = []
+    for tag in tags:
+        prefix, label = split_tag(tag)
+        names.append(tag if tag == OUTSIDE else written.get(prefix, f"{prefix}-") + label)
+    return names
+
+
+def _fault(tags: Sequence[str], scheme: str) -> str | None:
+    """Say why the tags cannot be of the scheme; None where they can."""
+    try:
+        labels = TagSet(tags, scheme).labels
+    except ValueError as err:
+        return str(err)
+    for label in labels:
+        if not any(all(f"{prefix}-{label}" in tags for prefix in found) for found in FIRST_PREFIXES[scheme]):
+            return f"they cannot begin an entity {label!r} in {scheme}"
+    return None
 
 
 class TagSet:

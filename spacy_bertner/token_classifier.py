@@ -5,9 +5,11 @@ vector that the sublayer has for each token.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from spacy.attrs import ORTH
 from spacy.language import Language
 from spacy.tokens import Doc
@@ -19,10 +21,11 @@ from thinc.types import Floats2d, Ints1d
 from .encoding import is_blank
 
 
-def TokenClassifier(tok2vec: Model[list[Doc], list[Floats2d]]) -> Model[list[Doc], list[Floats2d]]:
+def TokenClassifier(tok2vec: Model[list[Doc], list[Floats2d]], crf: bool = False) -> Model[list[Doc], list[Floats2d]]:
     """A linear head over the token vectors of another layer, a listener to a shared transformer for instance.
 
     tok2vec: a model from Docs to token vectors, (n_tokens, width) a Doc.
+    crf: whether to learn scores of transitions between tags too, a conditional random field (Lafferty et al. 2001).
 
     Returns a model from Docs to rows of tag scores, (n_tokens, n_tags) a Doc; -inf for tokens of whitespace, control and
     format characters alone. The gradient is summed over the tokens, as that of spaCy's tagger is, so that components
@@ -35,7 +38,14 @@ def TokenClassifier(tok2vec: Model[list[Doc], list[Floats2d]]) -> Model[list[Doc
         init=init,
         layers=[tok2vec, Dropout(), linear],
         dims={"nO": None},
-        attrs={"resize_output": resize_output, "check_upstream": check_upstream, "has_rows": has_rows},
+        attrs={
+            "resize_output": resize_output,
+            "check_upstream": check_upstream,
+            "has_rows": has_rows,
+            # Not `crf` itself, which would be saved, and loaded over the config's
+            "transitions": partial(transitions, crf=crf),
+            "add_transition_gradient": add_transition_gradient,
+        },
         refs={"tok2vec": tok2vec, "output_layer": linear},
     )
     return model
@@ -76,14 +86,47 @@ def init(model: Model[list[Doc], list[Floats2d]], X: list[Doc] | None = None, Y:
     linear.set_dim("nO", model.get_dim("nO"), force=True)
     linear.set_dim("nI", model.ops.flatten(tok2vec.predict(X)).shape[1], force=True)
     linear.initialize()
+    if linear.has_param("transitions"):
+        linear.set_param("transitions", model.ops.alloc2f(model.get_dim("nO") + 1, model.get_dim("nO") + 1))
 
 
 def resize_output(model: Model, n_tags: int) -> None:
     """Give the head `n_tags` rows, keeping those it has; the others are zero."""
+    old = model.layers[2]
+    transitions: Any = old.get_param("transitions") if old.has_param("transitions") else None
+    if transitions is not None:
+        old.set_param("transitions", None)  # which are not resized as weights are
     # A new layer: the optimiser starts afresh, since its averages do not fit any more
-    model.layers[2] = resize_linear_weighted(model.layers[2], n_tags)
+    model.layers[2] = resize_linear_weighted(old, n_tags)
+    if transitions is not None:
+        n = min(len(transitions), n_tags + 1)
+        new: Any = model.ops.alloc2f(n_tags + 1, n_tags + 1)
+        new[:n, :n] = transitions[:n, :n]
+        model.layers[2].set_param("transitions", new)
     model.set_ref("output_layer", model.layers[2])
     model.set_dim("nO", n_tags, force=True)
+
+
+def transitions(model: Model, *, crf: bool) -> NDArray[np.float32] | None:
+    """The scores of transitions (see `lattice.Lattice.of`), zero before the first step; None where `crf` is False.
+
+    Raises ValueError where the model has learnt some, and is not to have them.
+    """
+    linear = model.get_ref("output_layer")
+    if linear.has_param("transitions"):
+        if not crf:
+            raise ValueError("crf: false is set, but the model was trained with transitions: set crf = true")
+        return model.ops.to_numpy(linear.get_param("transitions"))
+    n_tags = model.maybe_get_dim("nO")
+    return np.zeros((n_tags + 1, n_tags + 1), dtype="float32") if crf and n_tags else None
+
+
+def add_transition_gradient(model: Model, d_transitions: NDArray) -> None:
+    """Add to the gradient of the transitions."""
+    linear = model.get_ref("output_layer")
+    if not linear.has_param("transitions"):
+        linear.set_param("transitions", model.ops.alloc2f(*d_transitions.shape))
+    linear.inc_grad("transitions", model.ops.asarray2f(cast(Floats2d, d_transitions)))
 
 
 def has_rows(model: Model, doc: Doc) -> list[bool]:

@@ -6,11 +6,14 @@ Data that cannot be used does not stop a training run: who has it may know it. B
 import warnings
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 from spacy.util import resolve_dot_names
+
+from .span_groups import annotated_entities, with_group_as_entities
 
 # So many of each kind are named
 N_NAMED = 5
@@ -41,15 +44,23 @@ class Faults:
 
     labels: the labels that are learnt.
     has_rows: a function from a Doc to one boolean a token, whether the model has anything to say of it.
+    spans_key: the group of `doc.spans` that is learnt; None for `doc.ents`.
     """
 
-    def __init__(self, labels: Collection[str], has_rows: Callable[[Doc], Collection[bool]]) -> None:
+    def __init__(
+        self,
+        labels: Collection[str],
+        has_rows: Callable[[Doc], Collection[bool]],
+        spans_key: str | None = None,
+    ) -> None:
         self.labels = labels
         self.has_rows = has_rows
+        self.spans_key = spans_key
         self.n_docs = 0
         self.n_entities = 0
         self.unannotated = Kind("documents without entity annotation")
         self.partly = Kind("documents with tokens of missing annotation, learnt as far as it goes")
+        self.overlapping = Kind("entities that overlap longer or earlier ones, left out of training")
         self.misaligned = Kind("entities whose ends do not fall on those of the pipeline's tokens")
         self.invisible = Kind("entities of tokens that have no word pieces")
         self.unknown = Kind("entities of labels that the component does not have")
@@ -62,19 +73,26 @@ class Faults:
     @property
     def kinds(self) -> list[Kind]:
         """The kinds of which something was found."""
-        kinds = [self.unannotated, self.partly, self.misaligned, self.invisible, self.unknown, self.contradictions]
+        kinds = [self.unannotated, self.partly, self.overlapping, self.misaligned, self.invisible, self.unknown]
+        kinds.append(self.contradictions)
         return [kind for kind in kinds if kind.count]
 
     def add(self, example: Example) -> None:
         """Look at one example."""
         self.n_docs += 1
-        doc, predicted = example.reference, example.predicted
         where = f"document {self.n_docs}"
+        overlapping: list[Span] = []
+        if self.spans_key is not None:
+            example, overlapping = with_group_as_entities(example, self.spans_key)
+        doc, predicted = example.reference, example.predicted
+        for entity in overlapping:
+            self.n_entities += 1
+            self.overlapping.add(f"{entity.label_} {_shorten(entity.text)!r} in {where}")
         if not doc.has_annotation("ENT_IOB"):
             if len(doc):
                 self.unannotated.add(f"{where} ({_shorten(doc.text)!r})")
             return
-        if any(token.ent_iob == 0 for token in doc):
+        if any(token.ent_iob == 0 for token in doc) and not overlapping:
             self.partly.add(f"{where} ({_shorten(doc.text)!r})")
         is_same = len(doc) == len(predicted) and all(a.orth == b.orth for a, b in zip(doc, predicted, strict=True))
         rows: Collection[bool] | None = None
@@ -124,14 +142,17 @@ def check_dev_corpus(nlp: Language) -> Language:
     if not place:
         return nlp
     (corpus,) = resolve_dot_names(config, [place])
-    counts: dict[str, int] = {}
+    components = {name: pipe for name, pipe in nlp.pipeline if nlp.get_pipe_meta(name).factory == "bert_ner"}
+    counts_of: dict[str, dict[str, int]] = {name: {} for name in components}
     for example in corpus(nlp):
-        for entity in example.reference.ents:
-            counts[entity.label_] = counts.get(entity.label_, 0) + 1
-    for name, component in nlp.pipeline:
-        if nlp.get_pipe_meta(name).factory != "bert_ner":
+        for name, component in components.items():
+            counts = counts_of[name]
+            for entity in annotated_entities(example.reference, component.cfg["spans_key"]):  # type: ignore[attr-defined]
+                counts[entity.label_] = counts.get(entity.label_, 0) + 1
+    for name, component in components.items():
+        if component.learns_labels:  # type: ignore[attr-defined]
             continue
-        labels = component.labels  # type: ignore[attr-defined]
+        labels, counts = component.labels, counts_of[name]  # type: ignore[attr-defined]
         unseen = {label: n for label, n in counts.items() if label not in labels}
         if unseen:
             warnings.warn(
@@ -140,3 +161,23 @@ def check_dev_corpus(nlp: Language) -> Language:
                 stacklevel=2,
             )
     return nlp
+
+
+def check_score_weights(nlp: Language, name: str, key: str) -> None:
+    """Warn where a training run would choose its best model without regard to the entities in `doc.spans[key]`.
+
+    nlp: the pipeline that is initialized, with the training config. name: the component's. key: its `spans_key`.
+    """
+    config = nlp.config.interpolate()
+    corpus: Any = config
+    for part in config["training"]["dev_corpus"].split("."):
+        corpus = corpus.get(part, {})
+    weights = config["training"]["score_weights"]
+    if corpus.get("path", "") is None or any(weights.get(f"spans_{key}_{score}") for score in "fpr"):
+        return
+    warnings.warn(
+        f"{name}: spans_key is {key!r}, and [training.score_weights] gives no weight to its scores: add "
+        f"spans_{key}_f = 1.0 there (and ents_f = 0.0 where no other component sets doc.ents), or the best model is chosen "
+        "without it",
+        stacklevel=3,
+    )

@@ -144,15 +144,19 @@ def check(nlp, component, given: Sequence[Doc], *, overwrite: bool) -> None:
     assert [annotation(doc) for doc in given] == before, "predicting touches no Doc"
     for doc, r, entities, had in zip(given, rows, found, old, strict=True):
         last_end = 0
-        for start, end, label in entities:
+        for start, end, label, probability in entities:
+            assert 0 <= probability <= 1
             assert last_end <= start < end <= len(doc)
             last_end = end
             assert label in labels
             assert np.isfinite(r[start]).all() and np.isfinite(r[end - 1]).all()
         gap = np.diff(np.sort(r[np.isfinite(r[:, 0])], axis=1)[:, -2:])
         if len(doc) and not (gap < 1e-3).any():  # no tie that a rounding could turn
-            assert component.predict([doc]) == [entities]
+            (alone,) = component.predict([doc])
+            assert [e[:3] for e in alone] == [e[:3] for e in entities]
+            np.testing.assert_allclose([e[3] for e in alone], [e[3] for e in entities], atol=1e-3)
         component.set_annotations([doc], [entities])
+        entities = [e[:3] for e in entities]
         now = [(e.start, e.end, e.label_) for e in doc.ents]
         if overwrite:
             assert now == entities

@@ -145,7 +145,7 @@ VARIANTS = {
         "training": {"max_epochs": 3, "max_steps": 0},
         "batch_size": {"@schedules": "compounding.v1", "start": 20, "stop": 80, "compound": 1.1},
     },
-    "recomputed": {"model": {"window": 8, "stride": 4, "max_batch_pieces": 16}},
+    "recomputed": {"model": {"window": 8, "stride": 4, "max_batch_pieces": 16, "crf": True}},
 }
 LAST_EVALUATIONS = {"patience": "6"}
 
@@ -160,6 +160,29 @@ def test_it_ends_as_if_never_stopped(config, tmp_path, name):
     train(interrupted, tmp_path / "run", kill=6)
     train(resuming(interrupted), tmp_path / "run")
     assert_same(tmp_path / "run", expected)
+
+
+def test_a_head_that_grows(config, tmp_path):
+    """A pipeline that is trained further: labels come up in training, and it imitates itself as it was."""
+    docs = [eg.reference for eg in make_examples(spacy.blank("en"))]
+    docs = [doc for doc in docs if not {"MISC", "PER"} & {ent.label_ for ent in doc.ents}]
+    DocBin(docs=docs).to_disk(tmp_path / "few.spacy")
+    few = config()
+    few["paths"]["train"] = str(tmp_path / "few.spacy")
+    train(few, tmp_path / "few")
+
+    def further(**settings):
+        config_further = config(**settings)
+        config_further["components"]["bert_ner"] = {"source": str(tmp_path / "few" / "model-last")}
+        config_further["initialize"]["before_init"] = {"@callbacks": "spacy_bertner.rehearse.v1", "weight": 0.5}
+        return config_further
+
+    train(further(batch_size=20), tmp_path / "alone")
+    interrupted = further(batch_size=20, block={})
+    train(interrupted, tmp_path / "run", kill=6)
+    nlp = train(resuming(interrupted), tmp_path / "run")
+    assert sorted(nlp.get_pipe("bert_ner").labels) == LABELS
+    assert_same(tmp_path / "run", outcome(tmp_path / "alone"))
 
 
 def test_broken_off_again_and_again(config, tmp_path):

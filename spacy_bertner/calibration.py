@@ -1,0 +1,240 @@
+"""How far scores can be believed: the expected calibration error, and a temperature that makes it smaller.
+
+Temperature scaling (Guo et al. 2017) divides all tag scores by one number, which is fitted on data that was not trained
+on. What is found stays the same; how sure the model says it is does not.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+from spacy.attrs import ENT_IOB
+from spacy.language import Language
+from spacy.training import Corpus, Example
+from spacy.util import minibatch
+
+from .lattice import Floats64, Lattice, entity_probabilities, expectations, segment_bounds
+from .span_groups import with_group_as_entities
+from .tags import MISSING, Bools1d, Floats2d
+
+if TYPE_CHECKING:
+    from .component import BertNER
+
+# The temperatures among which one is looked for
+LOWEST, HIGHEST = 0.05, 20.0
+# The fitted temperature is exact to so many parts of itself
+PRECISION = 1e-4
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How well the scores of a component go with what is right, on some documents.
+
+    temperature: the component's. loss: the mean negative log-likelihood of a document's annotation among all legal tag
+    sequences. error: the expected calibration error of the entities' scores. n_entities: the entities it is over.
+    """
+
+    temperature: float
+    loss: float
+    error: float
+    n_entities: int
+
+
+def calibrate(nlp: Language, name: str, examples: Iterable[Example]) -> tuple[Calibration, Calibration]:
+    """Fit the temperature of a component, and set it in the pipeline's config.
+
+    It is the one with the least negative log-likelihood of the annotation, as a sequence: the probability of a tag sequence
+    is the softmax over all legal ones. Tokens whose annotation is missing are summed over.
+
+    nlp: the pipeline. name: the name of its `bert_ner` component. examples: annotated documents, not trained on.
+    Returns the figures on the examples before and after.
+    Raises ValueError where the component is none, or the examples have no annotation for it.
+    """
+    sample = Sample(nlp, name, examples)
+    component = _component(nlp, name)
+    before = sample.measure(component.cfg["temperature"])
+    temperature = _minimize(sample.loss)
+    component.cfg["temperature"] = nlp.get_pipe_config(name)["temperature"] = temperature
+    return before, sample.measure(temperature)
+
+
+def measure(nlp: Language, name: str, examples: Iterable[Example]) -> Calibration:
+    """Measure how well the scores of a component go with what is right.
+
+    The arguments and what is raised are those of `calibrate`.
+    """
+    return Sample(nlp, name, examples).measure(_component(nlp, name).cfg["temperature"])
+
+
+def expected_calibration_error(confidences: ArrayLike, is_correct: ArrayLike, n_bins: int = 15) -> float:
+    """Compute the expected calibration error (Naeini et al. 2015; Guo et al. 2017, equation 3).
+
+    The predictions are put into bins of equal width by their confidence, open below and closed above; a bin's error is the
+    distance between the share of its predictions that are correct and their mean confidence.
+
+    confidences: (n,), in [0, 1]. is_correct: (n,), whether each prediction is. n_bins: number of bins; 15 as Guo et al.
+    Returns the bins' errors, averaged over the predictions, in [0, 1]; NaN where there are no predictions.
+    Raises ValueError where the two differ in length, a confidence is not in [0, 1], or there is no bin.
+    """
+    confidence, correct = np.asarray(confidences, dtype=np.float64), np.asarray(is_correct, dtype=bool)
+    if confidence.shape != correct.shape or confidence.ndim != 1:
+        raise ValueError(
+            f"confidences and is_correct: the shapes {confidence.shape} and {correct.shape}, not (n,) twice"
+        )
+    if n_bins < 1:
+        raise ValueError(f"n_bins: {n_bins} is not a number of bins, 1 or more")
+    if not ((confidence >= 0) & (confidence <= 1)).all():
+        raise ValueError("confidences: not all are in [0, 1]")
+    if not len(confidence):
+        return float("nan")
+    bins = np.maximum(np.ceil(confidence * n_bins).astype(int) - 1, 0)
+    gaps = np.bincount(bins, weights=correct - confidence, minlength=n_bins)  # sums, so weighted by the bins' sizes
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def calibrate_pipeline(nlp: Language, data: Path, test: Path | None = None) -> Iterator[str]:
+    """Calibrate every `bert_ner` of a pipeline.
+
+    data: a .spacy file to fit the temperatures on. test: another one, to measure before and after.
+    Yields lines that say what has changed. Raises ValueError as `calibrate` does, and where there is no such component.
+    """
+    names = [name for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory == "bert_ner"]
+    if not names:
+        raise ValueError(f"the pipeline has no bert_ner; its components are {', '.join(nlp.pipe_names) or 'none'}")
+    corpora = {path: list(Corpus(path)(nlp)) for path in (data, test) if path is not None}
+    for name in names:
+        other = None if test is None else measure(nlp, name, corpora[test])
+        before, after = calibrate(nlp, name, corpora[data])
+        yield f"{name}: temperature {before.temperature:.3f} -> {after.temperature:.3f}"
+        yield _change(data, before, after)
+        if test is not None and other is not None:
+            yield _change(test, other, measure(nlp, name, corpora[test]))
+
+
+def _change(path: Path, before: Calibration, after: Calibration) -> str:
+    return (
+        f"  {path}: negative log-likelihood of a document {before.loss:.3f} -> {after.loss:.3f}; expected calibration "
+        f"error of {after.n_entities} entities {before.error:.4f} -> {after.error:.4f}"
+    )
+
+
+class Sample:
+    """What a component finds in annotated documents, as far as it does not depend on the temperature.
+
+    The arguments are those of `calibrate`.
+    """
+
+    def __init__(self, nlp: Language, name: str, examples: Iterable[Example]) -> None:
+        component = _component(nlp, name)
+        self.tag_set, self.transitions = component.tag_set, component.transitions()
+        self.n_docs = 0
+        self.spans: list[tuple[int, int, str]] = []  # in rows
+        self.is_correct: list[bool] = []
+        scores, is_first, truth = [], [], []
+        n_rows = 0
+        later = nlp.pipe_names[nlp.pipe_names.index(name) :]
+        for batch in minibatch(examples, nlp.batch_size):
+            docs = list(nlp.pipe([eg.predicted.copy() for eg in batch if len(eg.predicted)], disable=later))
+            references = [eg.reference for eg in batch if len(eg.predicted)]
+            if not docs:
+                continue
+            pairs = [Example(doc, reference) for doc, reference in zip(docs, references, strict=True)]
+            if component.cfg["spans_key"] is not None:
+                pairs = [with_group_as_entities(eg, component.cfg["spans_key"])[0] for eg in pairs]
+            self.n_docs += sum(eg.reference.has_annotation("ENT_IOB") for eg in pairs)
+            rows = component.tag_rows(docs)
+            is_kept = np.zeros(rows.starts[-1], dtype=bool)
+            is_kept[rows.tokens] = True
+            gold = [
+                self.tag_set.encode(eg.get_aligned_ner(), is_kept[start : start + len(eg.predicted)])[0]
+                for eg, start in zip(pairs, rows.starts, strict=False)
+            ]
+            scores.append(rows.scores)
+            is_first.append(rows.is_first)
+            truth.append(np.concatenate(gold)[rows.tokens])
+            judges = [_judge(eg) for eg in pairs]
+            for first, last, label in component.best_spans(rows):
+                (i, start), (_, end) = rows.place(first), rows.place(last - 1)
+                is_correct = judges[i](start, end + 1, label)
+                if is_correct is not None:
+                    self.spans.append((n_rows + first, n_rows + last, label))
+                    self.is_correct.append(is_correct)
+            n_rows += len(rows.scores)
+        if not any((part != MISSING).any() for part in truth):
+            raise ValueError(f"{name}: the documents have no annotation of entities to calibrate by")
+        self.scores: Floats2d = np.concatenate(scores)
+        self.is_first: Bools1d = np.concatenate(is_first)
+        known = np.flatnonzero((tags := np.concatenate(truth)) != MISSING)
+        # The scores of the paths that agree with the annotation
+        self.gold_scores = self.scores.copy()
+        self.gold_scores[known] = -np.inf
+        self.gold_scores[known, tags[known]] = self.scores[known, tags[known]]
+
+    def loss(self, temperature: float) -> float:
+        """Return the mean negative log-likelihood of a document's annotation."""
+        total, gold = self._sums(self.scores, temperature), self._sums(self.gold_scores, temperature)
+        # Annotation around tokens that get no tag may go with no legal sequence
+        return float(np.nansum(total - gold) / self.n_docs)
+
+    def measure(self, temperature: float) -> Calibration:
+        """Return the figures at a temperature."""
+        confidences = entity_probabilities(
+            self.tag_set, self.scores, self.is_first, self.spans, self.transitions, temperature
+        )
+        error = expected_calibration_error(confidences, self.is_correct)
+        return Calibration(temperature, self.loss(temperature), error, len(self.spans))
+
+    def _sums(self, scores: Floats2d, temperature: float) -> Floats64:
+        """Return the logarithms of the sums over the legal tag sequences, one a segment."""
+        transitions = None if self.transitions is None else self.transitions / temperature
+        lattice = Lattice.of(self.tag_set, transitions)
+        return expectations(lattice, scores / np.float32(temperature), *segment_bounds(self.is_first))[0]
+
+
+def _component(nlp: Language, name: str) -> "BertNER":
+    if name not in nlp.pipe_names or nlp.get_pipe_meta(name).factory != "bert_ner":
+        raise ValueError(f"{name!r} is no bert_ner component of the pipeline, which has {', '.join(nlp.pipe_names)}")
+    return cast("BertNER", nlp.get_pipe(name))
+
+
+def _judge(example: Example) -> Callable[[int, int, str], bool | None]:
+    """Return the function that tells of an entity (first token, last token + 1, label) whether it is in the annotation.
+
+    None where that cannot be known, as spaCy's scorer for entities has it.
+    """
+    gold = {(ent.start, ent.end, ent.label_) for ent in example.reference.ents}
+    x2y = example.alignment.x2y
+    is_missing = example.reference.to_array(ENT_IOB) == 0
+
+    def judge(start: int, end: int, label: str) -> bool | None:
+        places = x2y[start:end]
+        if not len(places) or is_missing[places[0] : places[-1] + 1].any():
+            return None
+        return (int(places[0]), int(places[-1]) + 1, label) in gold
+
+    return judge
+
+
+def _minimize(loss: Callable[[float], float]) -> float:
+    """Find the temperature with the least loss, by golden-section search (Kiefer 1953) over its logarithm.
+
+    The loss has one minimum: it is convex in the inverse of the temperature.
+    """
+    low, high = math.log(LOWEST), math.log(HIGHEST)
+    ratio = (math.sqrt(5) - 1) / 2
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    at_left, at_right = loss(math.exp(left)), loss(math.exp(right))
+    while high - low > PRECISION:
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - ratio * (high - low)
+            at_left = loss(math.exp(left))
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + ratio * (high - low)
+            at_right = loss(math.exp(right))
+    return math.exp((low + high) / 2)

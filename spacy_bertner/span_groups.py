@@ -1,0 +1,78 @@
+"""Entities in a group of `doc.spans`, in the place of `doc.ents`: to learn from, and to write.
+
+To learn from, a group counts as the entity annotation of its document, so that all the rest is as with `doc.ents`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from spacy.tokens import Doc, Span, SpanGroup
+from spacy.training import Example
+from spacy.util import filter_spans
+
+
+def validate_spans_key(key: str | None) -> str | None:
+    """Return `key`; raise ValueError where it is not None or a string that is not blank."""
+    if key is not None and (not isinstance(key, str) or not key.strip()):
+        raise ValueError(f"spans_key: {key!r} is no key of doc.spans; allowed are null, for doc.ents, and a name")
+    return key
+
+
+def annotated_entities(doc: Doc, key: str | None) -> Iterable[Span]:
+    """Return the spans of a group of `doc.spans`, none where it has no such group; `doc.ents` without a key."""
+    return doc.ents if key is None else doc.spans.get(key, ())
+
+
+def with_group_as_entities(example: Example, key: str) -> tuple[Example, list[Span]]:
+    """Return the example with the spans of a group of its reference as the entities there.
+
+    Tags can hold no overlap. Of spans that overlap the longest is kept, the first of equally long ones; the other tokens of
+    those left out count as not annotated, since they are known to be no `O`. So do all tokens where there is no such group.
+
+    example: an example, which stays as it is. key: the key in `doc.spans`.
+    Returns the new example, and the spans that were left out.
+    """
+    doc = example.reference
+    reference = Doc(  # not copied with all it has: it is thrown away at once
+        doc.vocab,
+        words=[token.text for token in doc],
+        spaces=[bool(token.whitespace_) for token in doc],
+        sent_starts=[token.is_sent_start for token in doc],
+    )
+    if key not in doc.spans:
+        return Example(example.predicted, reference), []
+    spans = [Span(reference, s.start, s.end, label=s.label_) for s in doc.spans[key] if len(s)]
+    kept = filter_spans(spans)
+    inside = {i for span in kept for i in range(span.start, span.end)}
+    # The same span twice is kept once, and nothing is lost
+    known = set(map(_identity, kept))
+    left_out = [span for span in spans if _identity(span) not in known]
+    beside = {i for span in left_out for i in range(span.start, span.end)} - inside
+    reference.set_ents(kept, missing=[reference[i : i + 1] for i in sorted(beside)], default="outside")
+    return Example(example.predicted, reference), left_out
+
+
+def write_group(doc: Doc, key: str, scores: Mapping[tuple[int, int, str], float], overwrite: bool) -> None:
+    """Write entities to a group of `doc.spans`, with their scores in its `attrs["scores"]`, as spaCy's spancat does.
+
+    scores: the entities, (first token, last token + 1, label) each, and their scores.
+    overwrite: whether to take the place of what is in the group already. If not, it stays before the new ones, with its
+        scores, NaN where it has none; a span that is found again gets its new score.
+    """
+    spans, old, attrs = [], [], {}
+    if not overwrite and key in doc.spans:
+        group = doc.spans[key]
+        attrs = group.attrs
+        known: Sequence[float] = group.attrs.get("scores", ())
+        known = known if len(known) == len(group) else [float("nan")] * len(group)
+        for span, score in zip(group, known, strict=True):
+            if _identity(span) not in scores:
+                spans.append(span)
+                old.append(score)
+    spans += [Span(doc, start, end, label=label) for start, end, label in scores]
+    values = np.array([*old, *scores.values()], dtype="float32")
+    doc.spans[key] = SpanGroup(doc, name=key, attrs={**attrs, "scores": values}, spans=spans)
+
+
+def _identity(span: Span) -> tuple[int, int, str]:
+    return span.start, span.end, span.label_
