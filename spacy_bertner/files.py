@@ -86,7 +86,7 @@ def unpacked_files(data: bytes) -> Iterator[str]:
     """Give a folder, for the time of the context, with the files that `pack_files` took; raises CheckpointError."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in srsly.msgpack_loads(data).items():
-            if Path(name).name != name:
+            if Path(name).name != name or name in ("", ".."):
                 raise CheckpointError(f"model bytes: a file name that leaves its folder: {name!r}")
             (Path(folder) / name).write_bytes(content)
         yield folder
