@@ -1,0 +1,128 @@
+"""Whether `annotate --resume` makes, after a kill, the very file that an undisturbed run makes.
+
+    python bench/annotate_kills.py [--outputs 20] [--in-record 5] [--mb 60]
+
+Each output is begun, killed with SIGKILL once it has grown to a place drawn by chance (behind its first whole record), and gone
+on with by `--resume`. Records are large (a text of 2,000 words, and a field of 2 to 8 MB that is carried over), so that many kills
+come in the middle of writing one: the output then ends without an end of line. More outputs are made than asked for until
+enough kills have come there. The pipeline is an entity ruler, to have it done in minutes.
+Kills, and the SHA-256 of all outputs, go to bench/results/annotate_kills.txt; the exit status is 1 where one differs.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import spacy
+from common import ROOT, describe_machine, machine_line
+
+PLACES = ["Oslo", "Porto", "Dresden", "Tallinn", "Turku"]
+WORDS = [*PLACES, *"the a of and rain report harbour signed on Monday with 40 trains, leaving from where it was .".split()]
+MB = 1_000_000
+
+
+def write_pipeline(folder: Path) -> Path:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("entity_ruler").add_patterns([{"label": "LOC", "pattern": place} for place in PLACES])
+    nlp.to_disk(folder)
+    return folder
+
+
+def write_input(path: Path, n_bytes: int, rng: random.Random) -> Path:
+    n = 0
+    with path.open("w", encoding="utf8") as file:
+        while n < n_bytes:
+            text = " ".join(rng.choices(WORDS, k=2000))
+            attachment = rng.randbytes(rng.randint(MB, 4 * MB)).hex()
+            n += file.write(json.dumps({"text": text, "id": n, "attachment": attachment}) + "\n")
+    return path
+
+
+def command(pipeline: Path, given: Path, output: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "spacy", "bertner", "annotate", str(pipeline), str(given), str(output), *options]
+
+
+def kill_at(arguments: list[str], output: Path, size: int) -> None:
+    """Run it until the output has that size, then kill it. Raises RuntimeError where it ended before."""
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
+    while not output.exists():
+        time.sleep(0.05)
+    while output.stat().st_size < size:  # without a pause: a write takes milliseconds
+        if process.poll() is not None:
+            raise RuntimeError(f"ended with status {process.returncode} before it could be killed")
+    process.kill()
+    if process.wait() != -signal.SIGKILL:
+        raise RuntimeError(f"ended with status {process.returncode} before it could be killed")
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--outputs", type=int, default=20)
+    parser.add_argument("--in-record", type=int, default=5, help="kills in the middle of a record, at least")
+    parser.add_argument("--mb", type=int, default=60, help="size of the output")
+    arguments = parser.parse_args()
+    rng = random.Random(0)
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+        lines.append(line)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pipeline = write_pipeline(folder / "pipeline")
+        given = write_input(folder / "in.jsonl", arguments.mb * MB, rng)
+        whole = folder / "whole.jsonl"
+        subprocess.run(command(pipeline, given, whole), check=True, stderr=subprocess.DEVNULL)
+        expected, size = sha256(whole), whole.stat().st_size
+        with whole.open("rb") as file:
+            first = len(file.readline())
+            n_records = 1 + sum(1 for _ in file)
+        say(machine_line(describe_machine()))
+        say(f"undisturbed: {size / MB:.1f} MB, {n_records} records, sha256 {expected}")
+        n_done = n_same = n_inside = n_late = 0
+        while n_done < arguments.outputs or n_inside < arguments.in_record:
+            if n_done + n_late >= 4 * arguments.outputs:
+                break
+            output = folder / "out.jsonl"
+            try:
+                kill_at(command(pipeline, given, output, "--force"), output, rng.randint(first + 1, size - 1))
+            except RuntimeError:
+                n_late += 1
+                continue
+            left = output.read_bytes()
+            is_inside = not left.endswith(b"\n")
+            done = subprocess.run(
+                command(pipeline, given, output, "--resume"), check=True, stderr=subprocess.PIPE, text=True
+            )
+            n_there = left.count(b"\n")
+            if n_there < 1 or f" {n_there} of them there before" not in done.stderr.replace("\n", " "):
+                raise SystemExit(f"killed after {n_there} records, but: {done.stderr}")
+            is_same = sha256(output) == expected
+            n_done, n_same, n_inside = n_done + 1, n_same + is_same, n_inside + is_inside
+            where = "in the middle of a record" if is_inside else "between records"
+            result = "identical" if is_same else f"DIFFERS: {sha256(output)}"
+            say(f"{n_done:2}: killed at {len(left) / MB:5.1f} MB, {n_there:2} whole records, {where}; gone on with: {result}")
+            output.unlink()
+        say(
+            f"{n_done} outputs, each of a run killed once with SIGKILL, {n_inside} of them in the middle of writing a record: "
+            f"{n_same} identical to the undisturbed one ({n_late} runs were over before the kill, not counted)"
+        )
+    (ROOT / "bench/results/annotate_kills.txt").write_text("\n".join(lines) + "\n", encoding="utf8")
+    is_enough = n_done >= arguments.outputs and n_inside >= arguments.in_record
+    raise SystemExit(0 if is_enough and n_same == n_done else 1)
+
+
+if __name__ == "__main__":
+    main()
