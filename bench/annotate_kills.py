@@ -2,29 +2,47 @@
 
     python bench/annotate_kills.py [--outputs 20] [--in-record 5] [--mb 60]
 
-Each output is begun, killed with SIGKILL once it has grown to a place drawn by chance (behind its first whole record), and gone
-on with by `--resume`. Records are large (a text of 2,000 words, and a field of 2 to 8 MB that is carried over), so that many kills
-come in the middle of writing one: the output then ends without an end of line. More outputs are made than asked for until
-enough kills have come there. The pipeline is an entity ruler, to have it done in minutes.
+Each output is begun, killed with SIGKILL once it has grown to a place drawn by chance (behind its first whole record), and
+gone on with by `--resume`. Records are large (a text of 2,000 words, and a field of 2 to 8 MB that is carried over), so that
+many kills come in the middle of writing one: the output then ends without an end of line. More outputs are made than asked
+for until enough kills have come there. The pipeline is an entity ruler, and processes are forked, to have it done in minutes.
 Kills, and the SHA-256 of all outputs, go to bench/results/annotate_kills.txt; the exit status is 1 where one differs.
 """
 
 import argparse
 import hashlib
 import json
+import multiprocessing
+import os
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import spacy
 from common import ROOT, describe_machine, machine_line
 
+from spacy_bertner.cli import bertner
+
 PLACES = ["Oslo", "Porto", "Dresden", "Tallinn", "Turku"]
-WORDS = [*PLACES, *"the a of and rain report harbour signed on Monday with 40 trains, leaving from where it was .".split()]
+WORDS = [
+    *PLACES,
+    "the",
+    "of",
+    "and",
+    "rain",
+    "report",
+    "harbour",
+    "signed",
+    "on",
+    "Monday",
+    "with",
+    "40",
+    "trains,",
+    ".",
+]
 MB = 1_000_000
 
 
@@ -45,21 +63,34 @@ def write_input(path: Path, n_bytes: int, rng: random.Random) -> Path:
     return path
 
 
-def command(pipeline: Path, given: Path, output: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "spacy", "bertner", "annotate", str(pipeline), str(given), str(output), *options]
+def start(*arguments: str | Path) -> Any:
+    """The command in a process of its own: a copy of this one, which has spaCy imported already. Its output is in a file."""
+    process = multiprocessing.get_context("fork").Process(target=run, args=[list(map(str, arguments))])
+    process.start()
+    return process
 
 
-def kill_at(arguments: list[str], output: Path, size: int) -> None:
-    """Run it until the output has that size, then kill it. Raises RuntimeError where it ended before."""
-    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
+def run(arguments: list[str]) -> None:
+    log = os.open(f"{arguments[2]}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 2)
+    bertner(["annotate", *arguments], standalone_mode=False)
+
+
+def finish(process: Any) -> None:
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"ended with status {process.exitcode}")
+
+
+def kill_at(process: Any, output: Path, size: int) -> bool:
+    """Kill it when the output has that size; whether that was before it ended."""
     while not output.exists():
-        time.sleep(0.05)
-    while output.stat().st_size < size:  # without a pause: a write takes milliseconds
-        if process.poll() is not None:
-            raise RuntimeError(f"ended with status {process.returncode} before it could be killed")
+        time.sleep(0.01)
+    while output.stat().st_size < size and process.is_alive():  # without a pause: a write takes milliseconds
+        pass
     process.kill()
-    if process.wait() != -signal.SIGKILL:
-        raise RuntimeError(f"ended with status {process.returncode} before it could be killed")
+    process.join()
+    return process.exitcode == -signal.SIGKILL
 
 
 def sha256(path: Path) -> str:
@@ -70,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--outputs", type=int, default=20)
     parser.add_argument("--in-record", type=int, default=5, help="kills in the middle of a record, at least")
-    parser.add_argument("--mb", type=int, default=60, help="size of the output")
+    parser.add_argument("--mb", type=int, default=52, help="size of the output")
     arguments = parser.parse_args()
     rng = random.Random(0)
     lines: list[str] = []
@@ -84,7 +115,7 @@ def main() -> None:
         pipeline = write_pipeline(folder / "pipeline")
         given = write_input(folder / "in.jsonl", arguments.mb * MB, rng)
         whole = folder / "whole.jsonl"
-        subprocess.run(command(pipeline, given, whole), check=True, stderr=subprocess.DEVNULL)
+        finish(start(pipeline, given, whole))
         expected, size = sha256(whole), whole.stat().st_size
         with whole.open("rb") as file:
             first = len(file.readline())
@@ -96,27 +127,26 @@ def main() -> None:
             if n_done + n_late >= 4 * arguments.outputs:
                 break
             output = folder / "out.jsonl"
-            try:
-                kill_at(command(pipeline, given, output, "--force"), output, rng.randint(first + 1, size - 1))
-            except RuntimeError:
+            if not kill_at(start(pipeline, given, output, "--force"), output, rng.randint(first + 1, size - 1)):
                 n_late += 1
                 continue
             left = output.read_bytes()
             is_inside = not left.endswith(b"\n")
-            done = subprocess.run(
-                command(pipeline, given, output, "--resume"), check=True, stderr=subprocess.PIPE, text=True
-            )
+            finish(start(pipeline, given, output, "--resume"))
+            said = (folder / "out.jsonl.log").read_text()
             n_there = left.count(b"\n")
-            if n_there < 1 or f" {n_there} of them there before" not in done.stderr.replace("\n", " "):
-                raise SystemExit(f"killed after {n_there} records, but: {done.stderr}")
+            if n_there < 1 or f" {n_there} of them there before" not in said:
+                raise SystemExit(f"killed after {n_there} records, but: {said}")
             is_same = sha256(output) == expected
             n_done, n_same, n_inside = n_done + 1, n_same + is_same, n_inside + is_inside
             where = "in the middle of a record" if is_inside else "between records"
             result = "identical" if is_same else f"DIFFERS: {sha256(output)}"
-            say(f"{n_done:2}: killed at {len(left) / MB:5.1f} MB, {n_there:2} whole records, {where}; gone on with: {result}")
+            say(
+                f"{n_done:2}: killed at {len(left) / MB:5.1f} MB, {n_there:2} whole records, {where}; gone on with: {result}"
+            )
             output.unlink()
         say(
-            f"{n_done} outputs, each of a run killed once with SIGKILL, {n_inside} of them in the middle of writing a record: "
+            f"{n_done} outputs, each of a run killed once by SIGKILL, {n_inside} of them in the middle of a record: "
             f"{n_same} identical to the undisturbed one ({n_late} runs were over before the kill, not counted)"
         )
     (ROOT / "bench/results/annotate_kills.txt").write_text("\n".join(lines) + "\n", encoding="utf8")
