@@ -3,9 +3,9 @@
     python bench/annotate.py [--words 1000000] [--rounds 3]
     python bench/annotate.py --encoder assets/encoder --words 30000
 
-A JSONL file of texts of about 400 words, and a loaded pipeline. In each round one after the other: `nlp.pipe` over the texts of
-the file in memory zones, which keeps and writes nothing; and `annotate` from the file to a JSONL file. Processor time is that
-of the process; with other work on the machine it says more than the seconds. Resident memory is sampled during `annotate`.
+A JSONL file of texts of about 400 words, and a loaded pipeline. In each round one after the other: `nlp.pipe` over the texts
+of the file in memory zones, which keeps and writes nothing; and `annotate` from the file to a JSONL file. Processor time is
+that of the process; with other work on the machine it says more than the seconds. Resident memory is sampled during both.
 
 The encoder is the tiny one of `scaling.py`: it hides little of what `annotate` adds. Results go to `--out`.
 """
@@ -78,8 +78,8 @@ def main() -> None:
                 n = len(memory)
                 parts = ", ".join(f"{memory[i]:.0f}" for i in (n // 10, n // 4, n // 2, 3 * n // 4, n - 1))
                 say(
-                    f"round {round_}: {what}: {seconds:.1f} s, {processor:.1f} s of processor time; memory after 1/10, 1/4, 1/2, "
-                    f"3/4 of the time and at the end: {parts} MiB"
+                    f"round {round_}: {what}: {seconds:.1f} s, {processor:.1f} s of processor time; memory after 1/10, "
+                    f"1/4, 1/2, 3/4 of the time and at the end: {parts} MiB"
                 )
         for i, kind in enumerate(("wall time", "processor time")):
             alone, whole = (statistics.median(each[i] for each in found) for found in times.values())
