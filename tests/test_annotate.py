@@ -540,6 +540,25 @@ def test_output_of_another_is_left_as_it_is(tmp_path, ner, texts_file):
         assert (tmp_path / name).read_bytes() == data
 
 
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != "jsonl"])
+def test_whole_file_of_another_is_not_taken_for_complete(form, tmp_path, ner, texts_file):
+    output = tmp_path / f"out.{form}"
+    shorter = write_jsonl(tmp_path / "other.jsonl", ({"text": text} for text in TEXTS[:5]))
+    annotate(ner, [shorter], output)
+    assert annotate(ner, [shorter], output, RunSettings(resume=True)).n_records == 0
+    of_another_run = output.read_bytes()
+    for data in (
+        b"my notes\n",
+        b"id,name\n1,Kolb\n",
+        of_another_run[:-9] if form in ("spacy", "csv") else b"",
+        of_another_run,
+    ):
+        output.write_bytes(data)
+        with pytest.raises(ValueError, match="was not written by a run over these inputs"):
+            annotate(ner, [texts_file], output, RunSettings(resume=True))
+        assert output.read_bytes() == data
+
+
 def test_going_on_with_another_run(tmp_path, ner, texts_file):
     ner.add_pipe("annotate_tests_stops").after = 15
     output = tmp_path / "out.jsonl"

@@ -62,7 +62,7 @@ def test_every_block_is_known():
     assert len(re.findall(r"^```", README, re.MULTILINE)) / 2 == len(blocks("bash")) + len(blocks("python")) + len(
         blocks("ini")
     )
-    assert len(blocks("bash")) == 6 and len(blocks("python")) == 2 and len(blocks("ini")) == 6
+    assert len(blocks("bash")) == 7 and len(blocks("python")) == 2 and len(blocks("ini")) == 6
 
 
 def test_make_targets_exist():
@@ -120,6 +120,16 @@ def test_conversion_to_onnx(tmp_path, checkpoint):
     for arguments in commands("bertner onnx"):
         run(arguments, tmp_path)
         assert spacy.load(tmp_path / arguments[4]).config["components"]["bert_ner"]["model"]["runtime"] == "onnx"
+
+
+def test_annotating_files(tmp_path, checkpoint):
+    save_pipeline(tmp_path, checkpoint)
+    shutil.copytree(ROOT / "assets" / "demo", tmp_path / "assets" / "demo")
+    for arguments in commands("bertner annotate"):
+        run(arguments, tmp_path)
+    n_docs = (tmp_path / "assets" / "demo" / "test.conll").read_text(encoding="utf8").count("-DOCSTART-")
+    assert (tmp_path / "entities.jsonl").read_text(encoding="utf8").count("\n") == n_docs
+    assert (tmp_path / "entities.html").read_text(encoding="utf8").count('class="entities"') == n_docs
 
 
 def test_steps_one_by_one(project):

@@ -9,7 +9,9 @@ import io
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
@@ -74,6 +76,10 @@ class Format:
             file.write(data)
         file.write(self.footer)
 
+    def is_of(self, file: IO[bytes], records: Iterable[Record]) -> bool:
+        """Whether a whole file, one that `write` has written, is of these records, as far as it tells."""
+        raise NotImplementedError
+
 
 class Jsonl(Format):
     """A JSON object a record: text, entities, and the fields of the input."""
@@ -133,6 +139,7 @@ class Conll(Format):
     """
 
     name, suffixes = "conll", (".conll", ".iob2", ".bio")
+    start = "-DOCSTART- -X- O O"  # the one form that spaCy's converter knows
 
     def render(self, record: Record, number: int, doc: Doc) -> bytes:  # noqa: D102
         lines: list[str] = []
@@ -154,8 +161,11 @@ class Conll(Format):
         return self._record([f"# error = {_one_cell(printable(reason))}"])
 
     def _record(self, lines: list[str]) -> bytes:
-        head = ["-DOCSTART- -X- O O", ""]  # the one form that spaCy's converter knows
-        return "".join(f"{line}\n" for line in [*head, *lines, ""]).encode("utf-8", "backslashreplace")
+        return "".join(f"{line}\n" for line in [self.start, "", *lines, ""]).encode("utf-8", "backslashreplace")
+
+    def is_of(self, file: IO[bytes], records: Iterable[Record]) -> bool:  # noqa: D102
+        start = f"{self.start}\n".encode()
+        return file.readline() == start and 1 + sum(line == start for line in file) == sum(1 for _ in records)
 
 
 def _one_cell(text: str) -> str:
@@ -179,6 +189,21 @@ class Csv(Format):
         out = io.StringIO()
         csv.DictWriter(out, self.columns, lineterminator="\n").writerows(rows)
         return out.getvalue().encode("utf-8", "backslashreplace")
+
+    def is_of(self, file: IO[bytes], records: Iterable[Record]) -> bool:  # noqa: D102
+        if file.readline() != self.header:
+            return False
+        csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+        rows = csv.reader(io.TextIOWrapper(file, "utf-8", errors="replace", newline=""))
+        try:
+            wanted = next(rows, None)
+            for number, record in enumerate(records, 1):
+                place = record.place.encode("utf-8", "backslashreplace").decode()
+                while wanted is not None and wanted[:2] == [str(number), place]:
+                    wanted = next(rows, None)
+        except csv.Error:
+            return False
+        return wanted is None
 
 
 class Spacy(Format):
@@ -207,6 +232,13 @@ class Spacy(Format):
     def write(self, rendered: Iterable[bytes], file: IO[bytes]) -> None:  # noqa: D102
         merge_docbins(rendered, file)
 
+    def is_of(self, file: IO[bytes], records: Iterable[Record]) -> bool:  # noqa: D102
+        try:
+            n_docs = len(DocBin(store_user_data=True).from_bytes(file.read()))
+        except Exception:  # zlib, msgpack and NumPy have one each
+            return False
+        return n_docs == sum(1 for _ in records)
+
 
 class Html(Format):
     """A displaCy page."""
@@ -232,6 +264,13 @@ class Html(Format):
     def render_error(self, record: Record, number: int, reason: str) -> bytes:  # noqa: D102
         title, text = html.escape(printable(record.place)), html.escape(printable(reason))
         return f'<h2 style="margin: 0">{title}</h2>\n<p class="error">error: {text}</p>\n'.encode()
+
+    def is_of(self, file: IO[bytes], records: Iterable[Record]) -> bool:  # noqa: D102
+        if file.read(len(self.header)) != self.header:
+            return False
+        places = (html.escape(printable(record.place)) for record in records)
+        titles = (title.decode() for line in file for title in re.findall(rb'<h2 style="margin: 0">(.*?)</h2>', line))
+        return all(title == place for title, place in zip_longest(titles, places))
 
 
 FORMATS: dict[str, type[Format]] = {kind.name: kind for kind in (Jsonl, Conll, Spacy, Csv, Html)}

@@ -17,11 +17,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from .formats import Format
+from .records import Record
 
 SYNC_SECONDS = 10.0
 
@@ -62,7 +63,7 @@ class Output:
     path: the file. form: its format. state: what tells this run from others, as JSON has it; a run is only gone on
     with where it is the same. force: overwrite what is there. resume: go on after the last whole record.
 
-    n_done: records that are there already. is_complete: nothing is left to do.
+    n_done: records that are there already. is_complete: nothing is left to do, if `check_complete` does not raise.
     last: the last record there, None without any.
 
     Raises ValueError for a run with another state, and OSError.
@@ -78,7 +79,7 @@ class Output:
         # The journal is there for as long as the output is not complete
         self.is_complete = resume and not form.is_journal and path.exists() and not self.journal_path.exists()
         if self.is_complete:
-            self.run_path.unlink(missing_ok=True)
+            self._compare_state()
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         # Unbuffered: a chunk is one write
@@ -179,6 +180,16 @@ class Output:
         self.file.seek(self.end)
         self.has_begun = True
 
+    def check_complete(self, records: Iterable[Record]) -> None:
+        """Raise ValueError where what is there, and is taken for complete, is not of these records."""
+        with self.path.open("rb") as file:
+            if not self.form.is_of(file, records):
+                raise ValueError(
+                    f"{self.path}: --resume: is there, and was not written by a run over these inputs. "
+                    "--force overwrites it"
+                )
+        self.run_path.unlink(missing_ok=True)
+
     def write(self, rendered: Sequence[bytes]) -> None:
         """Add records. Raises ValueError where those that are there may not be of this run."""
         if not self.has_begun:
@@ -234,6 +245,9 @@ class StandardOutput:
         """End it."""
         self.file.write(self.form.footer)
         self.file.flush()
+
+    def check_complete(self, records: Iterable[Record]) -> None:
+        """It never is."""
 
     def close(self) -> None:
         """Leave it as it is."""

@@ -165,6 +165,7 @@ def _run(
     summary = Summary(n_records=target.n_done, n_resumed=target.n_done)
     start = time.monotonic()
     if target.is_complete:
+        target.check_complete(records)
         return summary
     todo = _rest(chunks(records, settings.batch_size, max_chars), target, bar)
     for chunk, rendered in engine.map(todo):
