@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 .PHONY: help install demo test test-transformers5 test-lowest test-package fuzz soak audit lint format bench package clean
 
 help:
-	@echo "make demo     run the project on the demo corpus: fetch encoder, convert, train, evaluate, show"
+	@echo "make demo     run the project on the demo corpus: fetch encoder, convert, train, evaluate, show, report"
 	@echo "make test     run the tests"
 	@echo "make test-transformers5   run the tests of the core under transformers 5"
 	@echo "make test-lowest   run the tests with the lowest versions of the dependencies that are allowed"
@@ -106,4 +106,4 @@ package: demo
 	$(BIN)/python -m spacy project run package
 
 clean:
-	rm -rf $(VENV) $(VENV)-transformers5 $(VENV)-lowest $(VENV)-package corpus training metrics packages dist .pytest_cache .mypy_cache .ruff_cache .hypothesis project.lock
+	rm -rf $(VENV) $(VENV)-transformers5 $(VENV)-lowest $(VENV)-package corpus training metrics packages report dist .pytest_cache .mypy_cache .ruff_cache .hypothesis project.lock

@@ -15,21 +15,20 @@ from pathlib import Path
 import spacy
 from spacy.matcher import PhraseMatcher
 from spacy.scorer import PRFScore
-from spacy.tokens import Doc, DocBin
-from spacy.training import Example
+from spacy.tokens import Doc
 from spacy.util import filter_spans
 from wasabi import msg
 
+from spacy_bertner.report.documents import Document, predict, read_gold
+from spacy_bertner.report.errors import mentions
+from spacy_bertner.report.metrics import breakdown
 
-def gazetteer(nlp: spacy.Language, train: list[Doc]) -> spacy.Language:
-    """Make a pipeline that marks the entities of the training data by their words."""
-    labels: dict[tuple[str, ...], Counter] = {}
-    for doc in train:
-        for ent in doc.ents:
-            labels.setdefault(tuple(t.text for t in ent), Counter())[ent.label_] += 1
+
+def gazetteer(nlp: spacy.Language, labels: dict[str, Counter]) -> spacy.Language:
+    """Make a pipeline that marks mentions by their words, each with its most frequent label."""
     matcher = PhraseMatcher(nlp.vocab)
-    for words, counts in labels.items():
-        matcher.add(counts.most_common(1)[0][0], [Doc(nlp.vocab, words=list(words))])
+    for mention, counts in labels.items():
+        matcher.add(counts.most_common(1)[0][0], [Doc(nlp.vocab, words=mention.split(" "))])
     plain = spacy.blank(nlp.lang, vocab=nlp.vocab)
 
     @spacy.Language.component("gazetteer")
@@ -41,27 +40,12 @@ def gazetteer(nlp: spacy.Language, train: list[Doc]) -> spacy.Language:
     return plain
 
 
-def examples_of(nlp: spacy.Language, docs: list[Doc]) -> list[Example]:
-    predicted = nlp.pipe(
-        Doc(nlp.vocab, words=[t.text for t in d], spaces=[bool(t.whitespace_) for t in d]) for d in docs
-    )
-    return [Example(p, reference) for p, reference in zip(predicted, docs, strict=True)]
-
-
-def score(examples: list[Example], seen: set | None = None) -> PRFScore:
+def score(documents: list[Document], seen: dict[str, Counter] | None = None) -> PRFScore:
     """Score the entities exactly; with `seen`, only those whose words and label are not among them."""
-
-    def keys(doc: Doc) -> set:
-        return {
-            (ent.start_char, ent.end_char, ent.label_)
-            for ent in doc.ents
-            if seen is None or (ent.text, ent.label_) not in seen
-        }
-
-    total = PRFScore()
-    for eg in examples:
-        total.score_set(keys(eg.predicted), keys(eg.reference))
-    return total
+    scores = breakdown(
+        documents, lambda doc, ent: True if seen is None or ent.label not in seen.get(doc.mention(ent), ()) else None
+    )
+    return scores.get(True, PRFScore())
 
 
 def main() -> None:
@@ -75,18 +59,17 @@ def main() -> None:
     if args.gpu_id >= 0:
         spacy.require_gpu(args.gpu_id)
     nlp = spacy.load(args.pipeline)
-    train = list(DocBin().from_disk(args.train).get_docs(nlp.vocab))
-    test = list(DocBin().from_disk(args.test).get_docs(nlp.vocab))
-    seen = {(ent.text, ent.label_) for doc in train for ent in doc.ents}
-    mentions = [(ent.text, ent.label_) for doc in test for ent in doc.ents]
-    n_unseen = sum(mention not in seen for mention in mentions)
-    model, names = examples_of(nlp, test), examples_of(gazetteer(nlp, train), test)
+    seen = mentions(doc for doc in read_gold(args.train, nlp.vocab) if isinstance(doc, Document))
+    model = predict(nlp, args.test, gold_tokens=True).documents
+    names = predict(gazetteer(nlp, seen), args.test, gold_tokens=True).documents
+    n_mentions = sum(len(doc.gold) for doc in model)
+    n_unseen = sum(ent.label not in seen.get(doc.mention(ent), ()) for doc in model for ent in doc.gold)
 
-    by_label = nlp.evaluate(model)["ents_per_type"]
-    rows = [(label, *(f"{scores[k] * 100:.1f}" for k in "prf")) for label, scores in sorted(by_label.items())]
+    by_label = {label: s.to_dict() for label, s in sorted(breakdown(model, lambda _, ent: ent.label).items())}
+    rows = [(label, *(f"{scores[k] * 100:.1f}" for k in "prf")) for label, scores in by_label.items()]
     results = {
         "all mentions": score(model),
-        f"unseen in train ({n_unseen} of {len(mentions)})": score(model, seen),
+        f"unseen in train ({n_unseen} of {n_mentions})": score(model, seen),
         "gazetteer, all mentions": score(names),
     }
     rows += [(name, *(f"{v * 100:.1f}" for v in (s.precision, s.recall, s.fscore))) for name, s in results.items()]

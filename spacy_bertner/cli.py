@@ -290,6 +290,12 @@ def annotate_cli(
     except ConversionError as err:
         typer.echo(str(err), err=True)
         raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        go_on = "" if output == "-" else "; what is written is whole, and --resume goes on with it"
+        typer.echo(f"annotate: stopped{go_on}", err=True)
+        raise typer.Exit(130) from None
+    except BrokenPipeError:  # who reads standard output has had enough; typer knows how to end then
+        raise
     except (ValueError, OSError, ImportError, RuntimeError) as err:
         typer.echo(f"annotate: {err}", err=True)
         raise typer.Exit(1) from None
@@ -299,6 +305,9 @@ def annotate_cli(
         typer.echo(f"annotate: error record: {what}", err=True)
     if summary.n_errors > len(summary.errors):
         typer.echo(f"annotate: … and {summary.n_errors - len(summary.errors)} more error records", err=True)
+    if resume and summary.n_records == summary.n_resumed:
+        typer.echo(f"annotate: {output}: complete already; --force starts again", err=True)
+        return
     before = f", {summary.n_resumed} of them there before" if summary.n_resumed else ""
     speed = f", {summary.n_words / summary.seconds:,.0f} words/s" if summary.seconds else ""
     typer.echo(
@@ -307,6 +316,62 @@ def annotate_cli(
     )
     if summary.n_errors and summary.n_errors == summary.n_records:
         raise typer.Exit(1)
+
+
+@bertner.command("report")
+def report_cli(
+    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="A trained pipeline: folder or package")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A .spacy file with gold entities, or a folder of them")],
+    output_dir: Annotated[Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder for the report")],
+    train: Annotated[
+        Path | None, typer.Option(help="The training data, to tell entities that it has from others")
+    ] = None,
+    compare: Annotated[str | None, typer.Option(metavar="PIPELINE", help="A second pipeline to compare with")] = None,
+    spans_key: Annotated[str | None, typer.Option(help="Look at this group of doc.spans, not at doc.ents")] = None,
+    gold_tokens: Annotated[
+        bool, typer.Option("--gold-tokens", help="Give the pipeline the tokens of the data, not the text")
+    ] = False,
+    ledger: Annotated[Path | None, typer.Option(help="What convert --ledger wrote when it made the data")] = None,
+    max_errors: Annotated[int, typer.Option(help="Most errors listed in report.html; report.json has all")] = 500,
+    n_bins: Annotated[int, typer.Option(help="Bins of the reliability diagram")] = 10,
+    n_resamples: Annotated[int, typer.Option(help="Samples of the bootstrap of --compare")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap of --compare")] = 0,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", "-b", help="Documents in a batch [default: the pipeline's]")
+    ] = None,
+    gpu_id: Annotated[int, typer.Option("--gpu-id", "-g", help="GPU, or -1 for the CPU")] = -1,
+    code: Annotated[str | None, typer.Option("--code", "-c", help="Python file with code the pipeline needs")] = None,
+    force: Annotated[bool, typer.Option("--force", "-F", help="Write over an earlier report")] = False,
+) -> None:
+    """Score a pipeline on gold entities and show where it goes wrong, as one page (report.html), JSON, Markdown and plots.
+
+    For any spaCy pipeline with doc.ents. See docs/report.md.
+    """
+    from .annotate.worker import Pipeline
+    from .report import Settings, build_report, check_folder, write_report
+
+    try:
+        settings = Settings(spans_key, gold_tokens, batch_size, n_bins, max_errors, n_resamples, seed)
+        check_folder(output_dir, force)
+        found = build_report(
+            Pipeline(pipeline, gpu_id=gpu_id, code=code).load(),
+            data,
+            train=train,
+            other=None if compare is None else Pipeline(compare, gpu_id=gpu_id, code=code).load(),
+            ledger=ledger,
+            settings=settings,
+        )
+        paths = write_report(found, output_dir, force=force)
+    except (ValueError, OSError, ImportError, RuntimeError) as err:
+        typer.echo(f"report: {err}", err=True)
+        raise typer.Exit(1) from None
+    for warning in found["warnings"]:
+        typer.echo(f"report: {warning}", err=True)
+    if not any(path.suffix == ".png" for path in paths):
+        typer.echo('report: no plots: matplotlib is not installed (pip install "spacy-bertner[plot]")', err=True)
+    micro = found["entities"]["micro"]
+    _print(f"F1 {micro['f1']:.1%}, precision {micro['precision']:.1%}, recall {micro['recall']:.1%} (strict, micro)")
+    _print(f"Wrote {paths[0]}, and beside it {', '.join(path.name for path in paths[1:])}")
 
 
 def _print_ledger(book: Ledger) -> None:

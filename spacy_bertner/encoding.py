@@ -191,6 +191,12 @@ class PieceEncoder:
         ids = encoding.ids
         return tuple(ids[: self.capacity]), orthographic_class(vocab, orth), len(ids) > self.capacity
 
+    def cut_words(self, doc: Doc) -> list[int]:
+        """Return the places of the words longer than a window, of which only the first pieces are kept."""
+        if not self.pieces(doc).n_cut:
+            return []
+        return [token.i for token in doc if self._word(doc.vocab, token.orth)[2]]
+
     def windows(self, pieces: Pieces) -> list[Window]:
         """Cover the pieces of a Doc with windows, cut between words, and where they are known between sentences.
 

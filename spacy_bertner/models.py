@@ -166,6 +166,8 @@ def BertTokenClassifier(
             "transitions": transitions,
             "add_transition_gradient": add_transition_gradient,
             "has_rows": has_rows,
+            # Called by reports
+            "cut_words": cut_words,
         },
         shims=[shim],
     )
@@ -269,6 +271,11 @@ def add_transition_gradient(model: Model, d_transitions: NDArray) -> None:
 def has_rows(model: Model, doc: Doc) -> list[bool]:
     """Say of each token whether it gets a row of scores that are numbers."""
     return _pieces(model).pieces(doc).has_row.tolist()
+
+
+def cut_words(model: Model, doc: Doc) -> list[int]:
+    """Return the places of the words longer than a window, of which the encoder sees the first pieces alone."""
+    return _pieces(model).cut_words(doc)
 
 
 def _shim(model: Model) -> "EncoderShim":

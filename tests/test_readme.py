@@ -189,8 +189,9 @@ def test_project_with_files_of_ones_own(project):
     assert nlp.config["components"]["bert_ner"]["model"]["mixed_precision"] == "bf16"
     assert set(nlp.get_pipe("bert_ner").labels) == {"LOC", "MISC", "ORG", "PER"}
     assert (project / "metrics" / "entities.html").exists()
+    assert {"report.html", "report.json", "report.md"} <= {path.name for path in (project / "report").iterdir()}
     again = run(arguments, project)  # what is done is skipped
-    assert again.count("Skipping") == 5
+    assert again.count("Skipping") == 6
 
 
 def test_project_on_wnut(project):

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import spacy
 from spacy.cli._util import app
+from spacy.cli.find_threshold import find_threshold
 from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 from spacy.util import load_config
@@ -198,6 +200,41 @@ def test_apply(factory, pipelines, corpus, tmp_path):
         if source != corpus:  # those have entities already, which stay
             assert [entities(doc) for doc in docs] == expected
         assert len(docs) == len(expected)
+
+
+def test_find_threshold(checkpoint, tmp_path):
+    """`spacy find-threshold` on a group of `doc.spans` finds what counting by hand at each threshold finds."""
+    nlp = spacy.blank("en")
+    nlp.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert"))}, "spans_key": "sc"})
+    docs = [eg.reference for eg in make_examples(nlp)]
+    for doc in docs:
+        doc.spans["sc"] = list(doc.ents)
+        doc.set_ents([])
+    examples = [Example(Doc(nlp.vocab, words=[token.text for token in doc]), doc) for doc in docs]
+    fix_random_seed(0)
+    nlp.initialize(lambda: examples)
+    optimizer = Adam(5e-3, use_averages=False)
+    for _ in range(12):  # few, so that it is sure of some entities only
+        nlp.update(examples, sgd=optimizer, drop=0.0)
+    nlp.to_disk(tmp_path / "model")
+    DocBin(docs=docs).to_disk(tmp_path / "corpus.spacy")
+    found, gold = [], set()
+    for i, doc in enumerate(docs):
+        predicted = nlp(Doc(nlp.vocab, words=[token.text for token in doc]))
+        group = predicted.spans["sc"]
+        found += [((i, s.start, s.end, s.label_), p) for s, p in zip(group, group.attrs["scores"], strict=True)]
+        gold |= {(i, span.start, span.end, span.label_) for span in doc.spans["sc"]}
+    expected = {}
+    for threshold in np.linspace(0, 1, 11):
+        kept = {span for span, p in found if p >= threshold}
+        expected[threshold] = 2 * len(kept & gold) / (len(kept) + len(gold)) if kept else 0.0
+    assert len(set(expected.values())) > 3
+    best = max(expected, key=lambda threshold: expected[threshold])
+    arguments = [tmp_path / "model", tmp_path / "corpus.spacy", "bert_ner", "threshold", "spans_sc_f"]
+    found_best, score, scores = find_threshold(*arguments)
+    assert scores == pytest.approx(expected)
+    assert (found_best, score) == (best, pytest.approx(expected[best]))
+    assert f"Best threshold: {round(best, 4)} with spans_sc_f" in invoke("find-threshold", *arguments)
 
 
 def test_debug_data_and_check(configs, tmp_path):

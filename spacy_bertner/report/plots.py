@@ -1,0 +1,99 @@
+"""The plots of a report as PNG files: F1 by label, confusion of labels, reliability, figures by threshold."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ACCENT, LIGHT = "#1f5fbf", "#d2dff2"
+
+
+def make_plots(report: Mapping[str, Any]) -> dict[str, bytes]:
+    """Draw the plots of a report.
+
+    report: what `build_report` returned.
+
+    Returns the PNG files by name; those of scores are left out where there are none. Raises ImportError without matplotlib.
+    """
+    # The object interface: pyplot would keep the figures and choose a backend for the whole process
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    n = len(report["confusion"]["labels"])
+    plots: dict[str, tuple[Callable[[Axes, Any], None], Any, tuple[float, float]]] = {
+        "labels.png": (_labels, report["entities"], (6, 1.2 + 0.35 * (len(report["entities"]["labels"]) + 1))),
+        "confusion.png": (_confusion, report["confusion"], (2.2 + 0.75 * (n + 1), 1.4 + 0.55 * (n + 1))),
+    }
+    if report["confidence"] is not None:
+        plots["reliability.png"] = _reliability, report["confidence"], (5, 5)
+        plots["thresholds.png"] = _thresholds, report["confidence"], (6, 4.5)
+    files = {}
+    # A label is text: `$` does not begin a formula in it
+    with rc_context({"text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False}):
+        for name, (draw, data, size) in plots.items():
+            figure = Figure(figsize=size, dpi=144, layout="constrained")
+            FigureCanvasAgg(figure)
+            draw(figure.subplots(), data)
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", metadata={"Software": None})
+            files[name] = buffer.getvalue()
+    return files
+
+
+def _labels(axes: Axes, entities: Mapping[str, Any]) -> None:
+    rows = {**entities["labels"], "all (micro)": entities["micro"]}
+    values = [100 * row["f1"] for row in rows.values()]
+    bars = axes.barh(range(len(rows)), values, color=[LIGHT] * (len(rows) - 1) + [ACCENT])
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.set_yticks(range(len(rows)), [*rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 110)
+    axes.set_xlabel("F1, strict, %")
+
+
+def _confusion(axes: Axes, confusion: Mapping[str, Any]) -> None:
+    import numpy as np
+    from matplotlib.colors import LinearSegmentedColormap
+
+    n = len(confusion["labels"])
+    cells = np.zeros((n + 1, n + 1), dtype=int)
+    cells[:n, :n], cells[:n, n], cells[n, :n] = confusion["matrix"], confusion["missed"], confusion["spurious"]
+    axes.imshow(cells, cmap=LinearSegmentedColormap.from_list("accent", ["white", "#7ba3dd"]), aspect="auto")
+    for (i, j), count in np.ndenumerate(cells):
+        if (i, j) != (n, n):
+            axes.text(j, i, str(count), ha="center", va="center", weight="bold" if i == j else "normal")
+    axes.set_xticks(range(n + 1), [*confusion["labels"], "missed"])
+    axes.set_yticks(range(n + 1), [*confusion["labels"], "spurious"])
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("gold")
+
+
+def _reliability(axes: Axes, confidence: Mapping[str, Any]) -> None:
+    bins = confidence["bins"]
+    axes.bar(
+        [b["low"] for b in bins],
+        [100 * b["accuracy"] for b in bins],
+        width=[b["high"] - b["low"] - 0.007 for b in bins],
+        align="edge",
+        color=LIGHT,
+    )
+    sizes = [20 + 400 * b["count"] / confidence["scored"] for b in bins]
+    axes.scatter([b["confidence"] for b in bins], [100 * b["accuracy"] for b in bins], s=sizes, color=ACCENT, zorder=3)
+    axes.plot([0, 1], [0, 100], color="gray", linestyle=":")
+    axes.set(xlim=(0, 1.02), ylim=(0, 103), xlabel="score", ylabel="right, %")
+    axes.set_title(f"Expected calibration error {100 * confidence['ece']:.1f} %", fontsize="medium")
+
+
+def _thresholds(axes: Axes, confidence: Mapping[str, Any]) -> None:
+    rows = confidence["thresholds"]
+    x = [row["threshold"] for row in rows]
+    for name, color, line in (("precision", ACCENT, "-"), ("recall", ACCENT, "--"), ("f1", "black", "-")):
+        y = [float("nan") if row[name] is None else 100 * row[name] for row in rows]
+        axes.plot(x, y, color=color, linestyle=line, label="F1" if name == "f1" else name)
+    axes.set(xlim=(0, 1), ylim=(0, 103), xlabel="threshold", ylabel="%")
+    axes.legend(frameon=False)
