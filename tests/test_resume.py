@@ -430,7 +430,7 @@ def test_another_config(broken_off):
     settings, output, _ = broken_off
     settings["training"]["dropout"] = 0.25
     settings["components"]["bert_ner"]["scheme"] = "BILUO"
-    both = "components.bert_ner.scheme is 'BILUO' and was 'BIO', training.dropout is 0.25 and was 0.1"
+    both = "components.bert_ner.scheme is 'BILUO' and was None, training.dropout is 0.25 and was 0.1"
     with pytest.raises(CheckpointError, match=f"another config: {both}"):
         train(settings, output)
 
