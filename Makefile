@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo test test-transformers5 test-lowest test-package fuzz soak audit lint format bench package clean
+.PHONY: help install demo test test-transformers5 test-lowest test-package test-ray fuzz soak audit lint format bench package clean
 
 help:
 	@echo "make demo     run the project on the demo corpus: fetch encoder, convert, train, evaluate, show, report"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-transformers5   run the tests of the core under transformers 5"
 	@echo "make test-lowest   run the tests with the lowest versions of the dependencies that are allowed"
 	@echo "make test-package   build wheel and sdist, install the wheel in an empty environment, run the sdist's tests there"
+	@echo "make test-ray   run the tests of annotate with Ray and pyarrow, which the other tests go without"
 	@echo "make fuzz     run the tests of hostile documents over 100,000 of them"
 	@echo "make soak     annotate mixed documents for 30 minutes; memory and results must stay as they are"
 	@echo "make audit    look the dependencies up in the database of known vulnerabilities"
@@ -73,6 +74,11 @@ test-package: $(STAMP)
 	mkdir $(VENV)-package/sdist && tar -xzf dist/*.tar.gz --strip-components 1 -C $(VENV)-package/sdist
 	rm -r $(VENV)-package/sdist/spacy_bertner
 	cd $(VENV)-package/sdist && OMP_NUM_THREADS=1 ../bin/python -m pytest -n 2 --dist worksteal $(TESTS)
+
+# Ray and pyarrow are large, and few need them
+test-ray: $(STAMP)
+	$(PIP) install -c constraints.txt -e ".[parquet,ray]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_annotate.py -k "ray or parquet or json_does_not_have"
 
 fuzz: $(STAMP)
 	FUZZ_DOCS=$${FUZZ_DOCS:-110000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -n 0 tests/test_hostile.py

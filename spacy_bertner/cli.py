@@ -290,6 +290,12 @@ def annotate_cli(
     except ConversionError as err:
         typer.echo(str(err), err=True)
         raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        go_on = "" if output == "-" else "; what is written is whole, and --resume goes on with it"
+        typer.echo(f"annotate: stopped{go_on}", err=True)
+        raise typer.Exit(130) from None
+    except BrokenPipeError:  # who reads standard output has had enough; typer knows how to end then
+        raise
     except (ValueError, OSError, ImportError, RuntimeError) as err:
         typer.echo(f"annotate: {err}", err=True)
         raise typer.Exit(1) from None
@@ -299,6 +305,9 @@ def annotate_cli(
         typer.echo(f"annotate: error record: {what}", err=True)
     if summary.n_errors > len(summary.errors):
         typer.echo(f"annotate: … and {summary.n_errors - len(summary.errors)} more error records", err=True)
+    if resume and summary.n_records == summary.n_resumed:
+        typer.echo(f"annotate: {output}: complete already; --force starts again", err=True)
+        return
     before = f", {summary.n_resumed} of them there before" if summary.n_resumed else ""
     speed = f", {summary.n_words / summary.seconds:,.0f} words/s" if summary.seconds else ""
     typer.echo(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -65,9 +67,10 @@ class Processes:
 
     def __enter__(self) -> Processes:
         # Not forked: threads of torch and CUDA do not outlive a fork
-        self.pool = ProcessPoolExecutor(self.n, multiprocessing.get_context("spawn"))
+        self.pool = ProcessPoolExecutor(self.n, multiprocessing.get_context("spawn"), _end_with_parent)
         try:
-            self.pool.submit(_work, self.pipeline, self.form, self.n, None).result()
+            for loaded in [self.pool.submit(_work, self.pipeline, self.form, self.n, None) for _ in range(self.n)]:
+                loaded.result()
         except BaseException:
             self.pool.shutdown(cancel_futures=True)
             raise
@@ -100,6 +103,19 @@ def in_order(chunks: Iterable[Chunk], submit: Callable[[Chunk], Callable[[], lis
     while waiting:
         chunk, result = waiting.popleft()
         yield chunk, result()
+
+
+def _end_with_parent() -> None:
+    """Let this process end when its parent is killed, which would not tell it, and without a word at Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 _loaded: dict[Pipeline, Language] = {}  # of this process

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import html
 import io
 import json
+import math
 import re
+import sys
 from collections.abc import Iterable
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +19,7 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy.vocab import Vocab
 
 from ..conll.faults import printable
+from ..conll.layout import starts_mark
 from .docbin import merge_docbins
 from .records import Record
 
@@ -71,6 +76,10 @@ class Format:
             file.write(data)
         file.write(self.footer)
 
+    def is_of(self, file: IO[bytes], records: Iterable[Record]) -> bool:
+        """Whether a whole file, one that `write` has written, is of these records, as far as it tells."""
+        raise NotImplementedError
+
 
 class Jsonl(Format):
     """A JSON object a record: text, entities, and the fields of the input."""
@@ -97,20 +106,40 @@ def _carried_over(record: Record) -> dict[str, Any]:
 
 
 def _json_line(value: dict[str, Any]) -> bytes:
-    line = json.dumps(value, ensure_ascii=False, default=str)
     try:
-        return line.encode() + b"\n"
-    except UnicodeEncodeError:  # lone surrogates, which JSON can escape and UTF-8 cannot hold
-        return json.dumps(value, default=str).encode() + b"\n"
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_as_json).encode() + b"\n"
+    except ValueError:  # NaN, which JSON does not have, or lone surrogates, which it escapes and UTF-8 cannot hold
+        return _json_text(value).encode() + b"\n"
+
+
+def _json_text(value: Any) -> str:
+    """JSON in ASCII; null in the place of NaN and infinity."""
+    return json.dumps(_finite(value), default=_as_json)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _as_json(value: Any) -> str:
+    """What columns of Parquet can hold beside numbers and texts: bytes as base64, times as ISO 8601 has them."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
 class Conll(Format):
-    """Word and tag (IOB2), parted by a TAB; a `-DOCSTART-` line and a comment with the number before each record.
+    """Word and tag (IOB2), parted by a TAB, with an empty line after each sentence and a `-DOCSTART-` line a record.
 
-    Tokens of white space alone are left out: the format cannot hold them.
+    Tokens of white space alone are left out: the format cannot hold them. An error is a comment of a record without words.
     """
 
     name, suffixes = "conll", (".conll", ".iob2", ".bio")
+    start = "-DOCSTART- -X- O O"  # the one form that spaCy's converter knows
 
     def render(self, record: Record, number: int, doc: Doc) -> bytes:  # noqa: D102
         lines: list[str] = []
@@ -123,15 +152,20 @@ class Conll(Format):
                 lines.append("")
             tag = f"{'B' if begins else 'I'}-{token.ent_type_}" if token.ent_type_ else "O"
             begins = False
-            lines.append(f"{_one_cell(token.text)}\t{tag}")
-        return self._record(record, number, lines)
+            # A word must not look as if a record began
+            word = token.text.lstrip("-") if starts_mark(token.text) else token.text
+            lines.append(f"{_one_cell(word)}\t{_one_cell(tag)}")
+        return self._record(lines)
 
     def render_error(self, record: Record, number: int, reason: str) -> bytes:  # noqa: D102
-        return self._record(record, number, [f"# error = {_one_cell(printable(reason))}"])
+        return self._record([f"# error = {_one_cell(printable(reason))}"])
 
-    def _record(self, record: Record, number: int, lines: list[str]) -> bytes:
-        head = ["-DOCSTART-\tO", "", f"# record = {number + 1}"]
-        return "".join(f"{line}\n" for line in [*head, *lines, ""]).encode("utf-8", "backslashreplace")
+    def _record(self, lines: list[str]) -> bytes:
+        return "".join(f"{line}\n" for line in [self.start, "", *lines, ""]).encode("utf-8", "backslashreplace")
+
+    def is_of(self, file: IO[bytes], records: Iterable[Record]) -> bool:  # noqa: D102
+        start = f"{self.start}\n".encode()
+        return file.readline() == start and 1 + sum(line == start for line in file) == sum(1 for _ in records)
 
 
 def _one_cell(text: str) -> str:
@@ -156,21 +190,40 @@ class Csv(Format):
         csv.DictWriter(out, self.columns, lineterminator="\n").writerows(rows)
         return out.getvalue().encode("utf-8", "backslashreplace")
 
+    def is_of(self, file: IO[bytes], records: Iterable[Record]) -> bool:  # noqa: D102
+        if file.readline() != self.header:
+            return False
+        csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+        rows = csv.reader(io.TextIOWrapper(file, "utf-8", errors="replace", newline=""))
+        try:
+            wanted = next(rows, None)
+            for number, record in enumerate(records, 1):
+                place = record.place.encode("utf-8", "backslashreplace").decode()
+                while wanted is not None and wanted[:2] == [str(number), place]:
+                    wanted = next(rows, None)
+        except csv.Error:
+            return False
+        return wanted is None
+
 
 class Spacy(Format):
-    """A DocBin, with user data: an error is `doc.user_data["error"]` of a Doc without tokens, fields are `["fields"]`."""
+    """A DocBin, with user data: `doc.user_data["fields"]` has the fields of the input as JSON, and of a Doc without
+    tokens `["error"]`, `["at"]` and `["text"]` say what went wrong and where.
+    """
 
     name, suffixes, streams = "spacy", (".spacy",), False
 
     def render(self, record: Record, number: int, doc: Doc) -> bytes:  # noqa: D102
         if record.fields:
-            doc.user_data["fields"] = json.loads(json.dumps(record.fields, default=str))
+            # As JSON, so that nothing in the fields can get in the way
+            doc.user_data["fields"] = _json_text(record.fields)
         return DocBin(docs=[doc], store_user_data=True).to_bytes()
 
     def render_error(self, record: Record, number: int, reason: str) -> bytes:  # noqa: D102
         doc = Doc(Vocab())
-        # As JSON, so that nothing in the fields can get in the way
-        value = {"error": reason, "at": record.place, "fields": json.dumps(record.fields, default=str)}
+        value = {"error": reason, "at": record.place}
+        if record.fields:
+            value["fields"] = _json_text(record.fields)
         if isinstance(record.content, str):
             value["text"] = record.content
         doc.user_data = {key: text.encode("utf-8", "backslashreplace").decode() for key, text in value.items()}
@@ -178,6 +231,13 @@ class Spacy(Format):
 
     def write(self, rendered: Iterable[bytes], file: IO[bytes]) -> None:  # noqa: D102
         merge_docbins(rendered, file)
+
+    def is_of(self, file: IO[bytes], records: Iterable[Record]) -> bool:  # noqa: D102
+        try:
+            n_docs = len(DocBin(store_user_data=True).from_bytes(file.read()))
+        except Exception:  # zlib, msgpack and NumPy have one each
+            return False
+        return n_docs == sum(1 for _ in records)
 
 
 class Html(Format):
@@ -197,13 +257,20 @@ class Html(Format):
 
         ents = [{"start": ent["start"], "end": ent["end"], "label": html.escape(ent["label"])} for ent in entities(doc)]
         title = html.escape(printable(record.place))
-        figure = {"text": doc.text, "ents": ents, "title": title}
+        figure = {"text": doc.text, "ents": ents, "title": title, "settings": displacy.get_doc_settings(doc)}
         drawn = displacy.render(figure, style="ent", manual=True, page=False, jupyter=False)
         return drawn.encode("utf-8", "backslashreplace") + b"\n"
 
     def render_error(self, record: Record, number: int, reason: str) -> bytes:  # noqa: D102
         title, text = html.escape(printable(record.place)), html.escape(printable(reason))
         return f'<h2 style="margin: 0">{title}</h2>\n<p class="error">error: {text}</p>\n'.encode()
+
+    def is_of(self, file: IO[bytes], records: Iterable[Record]) -> bool:  # noqa: D102
+        if file.read(len(self.header)) != self.header:
+            return False
+        places = (html.escape(printable(record.place)) for record in records)
+        titles = (title.decode() for line in file for title in re.findall(rb'<h2 style="margin: 0">(.*?)</h2>', line))
+        return all(title == place for title, place in zip_longest(titles, places))
 
 
 FORMATS: dict[str, type[Format]] = {kind.name: kind for kind in (Jsonl, Conll, Spacy, Csv, Html)}

@@ -13,7 +13,9 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -76,13 +78,18 @@ class Input:
         """What messages call it."""
         return "<stdin>" if self.path is None else str(self.path)
 
-    def size(self) -> int:
-        """Bytes in it; 0 for standard input."""
-        return 0 if self.path is None else self.path.stat().st_size
+    @property
+    def is_file(self) -> bool:
+        """Whether it can be read more than once, other than standard input and pipes."""
+        return self.path is not None and self.path.is_file()
 
-    def open(self) -> IO[bytes]:
-        """Open it; standard input is read where it stands."""
-        return sys.stdin.buffer if self.path is None else self.path.open("rb")
+    def size(self) -> int:
+        """Bytes in it; 0 where that is not known."""
+        return self.path.stat().st_size if self.path is not None and self.is_file else 0
+
+    def open(self) -> AbstractContextManager[IO[bytes]]:
+        """Open it; standard input is read where it stands, and stays open."""
+        return nullcontext(sys.stdin.buffer) if self.path is None else self.path.open("rb")
 
 
 def find_inputs(
@@ -129,7 +136,7 @@ def find_inputs(
                 faults.add(Fault(str(path), None, what))
                 continue
             item = Input(path, kind)
-            if path.is_file() and item.size() == 0:
+            if item.is_file and item.size() == 0:
                 faults.add(Fault(str(path), None, "the file is empty"))
             found.append(item)
     if faults.total:
@@ -167,10 +174,10 @@ def _why_nothing(name: str) -> str:
 
 
 def check(inputs: Iterable[Input], settings: ReadSettings) -> None:
-    """Read everything but standard input once; raise ConversionError with the faults, if there are any."""
+    """Read all files once; raise ConversionError with the faults, if there are any. Pipes can be read only once."""
     faults = FaultList()
     for item in inputs:
-        if item.path is None or not item.path.is_file():  # what can be read only once
+        if not item.is_file:
             continue
         for found in _read(item, settings):
             if isinstance(found, Fault):
@@ -279,6 +286,14 @@ def _no_key(key: str, there: Iterable[str], what: str = "key") -> str:
     return f"no {what} {key!r}; there are {', '.join(map(repr, there)) or 'none'}. Set --text-key"
 
 
+def _columns_fault(names: Sequence[str], key: str) -> str | None:
+    """What is wrong with the columns of a table, if anything."""
+    if key not in names:
+        return _no_key(key, names, "column")
+    twice = [name for name, n in Counter(names).items() if n > 1]
+    return f"there is more than one column {twice[0]!r}" if twice else None
+
+
 def _record(item: Input, position: int, fields: dict[str, Any], key: str, at: int) -> Record:
     """The record of a row, whose text may turn out to be none."""
     text = fields.pop(key)
@@ -304,8 +319,8 @@ def _read_csv(file: IO[bytes], item: Input, settings: ReadSettings) -> Iterator[
             if any(_UNDECODED.search(value) for value in row):
                 yield Fault(item.name, number, f"not {settings.encoding}; set --encoding")
             elif names is None:
-                if settings.text_key not in row:
-                    yield Fault(item.name, number, _no_key(settings.text_key, row, "column"))
+                if fault := _columns_fault(row, settings.text_key):
+                    yield Fault(item.name, number, fault)
                     return
                 names = row
             elif row:
@@ -334,9 +349,8 @@ def _read_parquet(file: IO[bytes], item: Input, settings: ReadSettings) -> Itera
     except ArrowInvalid:
         yield Fault(item.name, None, "not a Parquet file")
         return
-    names = table.schema_arrow.names
-    if settings.text_key not in names:
-        yield Fault(item.name, None, _no_key(settings.text_key, names, "column"))
+    if fault := _columns_fault(table.schema_arrow.names, settings.text_key):
+        yield Fault(item.name, None, fault)
         return
     n_rows, size, position = table.metadata.num_rows, item.size(), 0
     for batch in table.iter_batches(batch_size=_ROWS):

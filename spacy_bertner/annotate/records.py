@@ -46,13 +46,17 @@ class Chunk:
 def chunks(records: Iterable[Record], max_records: int, max_chars: int) -> Iterator[Chunk]:
     """Cut records into chunks, each of at most `max_records`, that ends where it has `max_chars` characters or more.
 
+    The characters are those of texts and of the fields that go with them.
+
     Scores of a document depend, in their last digits, on what is computed beside it. So the cuts depend on the input
     alone: a run that is gone on with makes the same chunks as an undisturbed one.
     """
     first, chunk, n_chars = 0, [], 0
     for record in records:
         chunk.append(record)
-        n_chars += len(record.content or "")
+        n_chars += len(record.content or "") + sum(
+            len(v) for v in record.fields.values() if isinstance(v, (str, bytes))
+        )
         if len(chunk) == max_records or n_chars >= max_chars:
             yield Chunk(first, chunk)
             first, chunk, n_chars = first + len(chunk), [], 0

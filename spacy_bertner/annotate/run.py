@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spacy.language import Language
+from thinc.api import get_current_ops
 
 from .engines import Engine, Processes, Serial
 from .formats import Format, find_format
@@ -20,8 +21,8 @@ from .records import Chunk, Record, chunks
 from .worker import Pipeline
 
 BATCH_SIZE = 1000
-# Enough for full batches of the encoder on a GPU, little enough for a document's memory
-CHUNK_CHARS = 500_000
+# Enough for full batches of the encoder, little enough for memory, and for results to come every few seconds
+CHUNK_CHARS = {"cpu": 100_000, "gpu": 500_000}
 MAX_ERRORS = 20  # those kept for the summary
 
 
@@ -115,17 +116,18 @@ def annotate(
     check(found, reading)
     if isinstance(pipeline, (str, Path)):
         pipeline = Pipeline(str(pipeline))
+    device = _device(pipeline, settings)
     with _engine(pipeline, form, settings) as engine:
         target: Output | StandardOutput
         if is_pipe:
             target = StandardOutput(form)
         else:
-            state = _state(pipeline, found, form, settings, reading)
+            state = _state(pipeline, device, found, form, settings, reading)
             target = Output(path, form, state, force=settings.force, resume=settings.resume)
         try:
             bar = Progress(_total(found), None if progress is None else not progress)
             try:
-                summary = _run(engine, target, form, read(found, reading), settings, bar)
+                summary = _run(engine, target, read(found, reading), settings, CHUNK_CHARS[device], bar)
             finally:
                 bar.close()
         finally:
@@ -146,19 +148,26 @@ def _engine(pipeline: Pipeline | Language, form: Format, settings: RunSettings) 
     return Ray(pipeline, form, settings.num_workers, settings.gpus_per_worker)
 
 
+def _device(pipeline: Pipeline | Language, settings: RunSettings) -> str:
+    if isinstance(pipeline, Pipeline):
+        return "gpu" if pipeline.gpu_id >= 0 or settings.gpus_per_worker else "cpu"
+    return "gpu" if get_current_ops().device_type == "gpu" else "cpu"
+
+
 def _run(
     engine: Engine,
     target: Output | StandardOutput,
-    form: Format,
     records: Iterable[Record],
     settings: RunSettings,
+    max_chars: int,
     bar: Progress,
 ) -> Summary:
     summary = Summary(n_records=target.n_done, n_resumed=target.n_done)
     start = time.monotonic()
     if target.is_complete:
+        target.check_complete(records)
         return summary
-    todo = _rest(chunks(records, settings.batch_size, CHUNK_CHARS), target, bar)
+    todo = _rest(chunks(records, settings.batch_size, max_chars), target, bar)
     for chunk, rendered in engine.map(todo):
         # Of the first chunk of a run that is gone on with, a part may be there
         n_there = max(0, target.n_done - chunk.first)
@@ -197,7 +206,10 @@ def _rest(all_chunks: Iterable[Chunk], target: Output | StandardOutput, bar: Pro
         else:
             bar.skip(chunk.records[-1].at)
     if end < target.n_done:
-        raise ValueError(f"--resume: the output has {target.n_done} records, the input {end}: it is another input")
+        raise ValueError(
+            f"--resume: the output has {target.n_done} records, the input {end}: it is the output of another input. "
+            "--force starts again"
+        )
 
 
 def _compare(target: Output | StandardOutput, record: Record) -> None:
@@ -213,11 +225,12 @@ def _compare(target: Output | StandardOutput, record: Record) -> None:
 
 
 def _total(inputs: Sequence[Input]) -> int | None:
-    return None if any(item.path is None for item in inputs) else sum(item.size() for item in inputs)
+    return sum(item.size() for item in inputs) if all(item.is_file for item in inputs) else None
 
 
 def _state(
     pipeline: Pipeline | Language,
+    device: str,
     inputs: Sequence[Input],
     form: Format,
     settings: RunSettings,
@@ -230,6 +243,7 @@ def _state(
         identity = f"{pipeline.name} {pipeline.identity()}"
     return {
         "pipeline": identity,
+        "device": device,
         "inputs": [[item.name, item.kind, item.size()] for item in inputs],
         "format": form.name,
         "batch_size": settings.batch_size,

@@ -58,16 +58,14 @@ class Pipeline:
         return nlp
 
     def identity(self) -> str:
-        """Tell this pipeline from others: a hash of its settings and of the names and sizes of its files."""
-        found: list[Any] = [self.disable, self.threshold]
-        folder = Path(self.name)
-        if folder.is_dir():
-            found += [(str(p.relative_to(folder)), p.stat().st_size) for p in sorted(folder.rglob("*")) if p.is_file()]
-            found += [(folder / name).read_bytes() for name in ("meta.json", "config.cfg") if (folder / name).exists()]
-        else:
-            found.append(self.name)
-            if spacy.util.is_package(self.name):
-                found.append(spacy.util.get_package_version(self.name))
+        """Tell this pipeline from others: a hash of its files, of its settings and of the code."""
+        from ..files import checksums
+
+        folder = spacy.util.get_package_path(self.name) if spacy.util.is_package(self.name) else Path(self.name)
+        folders = [folder, *sorted(p for p in folder.rglob("*") if p.is_dir() and p.name != "__pycache__")]
+        files = [(str(p.relative_to(folder)), checksums(p)) for p in folders if p.is_dir()]
+        code = Path(self.code).read_bytes() if self.code else b""
+        found = [files, self.disable, self.threshold, code]
         return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
 
 
