@@ -1,11 +1,19 @@
-"""Calibration: the expected calibration error against figures worked out by hand."""
+"""Calibration: the expected calibration error against figures worked out by hand; the temperature against brute force."""
 
 import math
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+from thinc.api import Adam
 
-from spacy_bertner.calibration import expected_calibration_error
+from spacy_bertner.calibration import calibrate, expected_calibration_error
+
+from .conftest import make_examples
+from .test_lattice import paths_of, score_of
 
 
 def test_error_worked_out_by_hand():
@@ -49,3 +57,51 @@ def test_sure_and_right_or_wrong():
 def test_bad_input(arguments, message):
     with pytest.raises(ValueError, match=message):
         expected_calibration_error(*arguments)
+
+
+@pytest.mark.parametrize("crf", [False, True])
+def test_temperature_by_brute_force(crf, tagger, nlp):
+    """The loss over all tag sequences one by one, those that agree with the annotation against all."""
+    ner = tagger("bert", crf=crf)
+    rng = np.random.default_rng(0)
+    sgd = Adam(5e-3)
+    for _ in range(30):
+        nlp.update(make_examples(nlp), sgd=sgd)
+    ner.model.shims[0].module.head.weight.data *= 3  # too sure of what is mostly right
+    n_tags = len(ner.tag_set)
+    transitions = np.zeros((n_tags + 1, n_tags + 1))
+    if crf:
+        drawn = rng.normal(size=transitions.shape).astype("float32")
+        ner.model.shims[0].module.transitions.data.copy_(ner.model.shims[0].module.transitions.data.new_tensor(drawn))
+        transitions = ner.transitions()
+    examples, gold = [], []
+    for words, span in [
+        ("Maria Kolb", (0, 2, "PER")),
+        ("in Oslo today", (1, 2, "LOC")),
+        ("Dresden is", (0, 1, "ORG")),
+        ("Nothing", None),
+    ]:
+        doc = Doc(nlp.vocab, words=words.split())
+        doc.set_ents([Span(doc, *span)] if span else [])
+        if span is None:
+            doc.set_ents([], missing=[doc[:]])  # not annotated: all sequences agree
+        examples.append(Example(Doc(nlp.vocab, words=words.split()), doc))
+        gold.append([] if span is None else [t.ent_iob_ + (f"-{t.ent_type_}" if t.ent_type_ else "") for t in doc])
+    scores = ner.model.predict([eg.predicted for eg in examples])
+
+    def loss(temperature):
+        total = 0.0
+        for rows, tags in zip(scores, gold, strict=True):
+            paths = list(paths_of(ner.tag_set, len(rows)))
+            sums = np.array([score_of(path, rows, transitions) for path in paths]) / temperature
+            agree = [not tags or [ner.tag_set.tags[i] for i in path] == tags for path in paths]
+            total += logsumexp(sums) - logsumexp(sums[agree])
+        return total / sum(map(bool, gold))
+
+    before, after = calibrate(nlp, "bert_ner", examples)
+    assert before.loss == pytest.approx(loss(1.0), rel=1e-4)
+    best = minimize_scalar(lambda x: loss(math.exp(x)), bounds=(-3, 3), method="bounded")
+    assert abs(best.x) < 2.9  # inside of what is searched
+    assert after.temperature == pytest.approx(math.exp(best.x), rel=1e-2)
+    assert after.loss == pytest.approx(loss(after.temperature), rel=1e-4) and after.loss <= before.loss
+    assert ner.cfg["temperature"] == nlp.get_pipe_config("bert_ner")["temperature"] == after.temperature
