@@ -383,6 +383,10 @@ class BertNER(TrainablePipe):
         self._prepare_for(examples)
         return self._learn(examples, drop, sgd, losses, self.cfg["rehearse"])
 
+    def replay_update(self, examples: Iterable[Example]) -> None:
+        """Do what `update` does beside learning, for a run that goes on from a checkpoint: add the labels that are new."""
+        self._prepare_for(self._with_entities(list(examples)))
+
     def _learn(
         self, examples: Sequence[Example], drop: float, sgd: Any, losses: dict[str, float], rehearse: float
     ) -> dict[str, float]:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -532,6 +533,46 @@ class EncoderShim(Shim):
         finally:
             for name, value in backup.items():
                 named[name].data = value
+
+    def training_state(self, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return, between two steps, what the next one depends on: tensors by name, and what JSON can hold.
+
+        optimizer: the Thinc optimiser of the steps; the averages in it are part of the state.
+        """
+        parameters = dict(self.module.named_parameters())
+        moments, numbers = self._optimizer_or_new().state()
+        averages = optimizer.averages or {}
+        tensors = {f"weights/{name}": value for name, value in self._weights().items()}
+        tensors |= {f"optimizer/{name}": value for name, value in moments.items()}
+        tensors |= {f"averages/{name}": averages[self.id, name] for name in parameters if (self.id, name) in averages}
+        # One without a gradient is left out of a step, one with a gradient of zeros is not
+        with_gradient = [name for name, parameter in parameters.items() if parameter.grad is not None]
+        return tensors, {"optimizer": numbers, "with_gradient": with_gradient, "most_pieces": self.most_pieces}
+
+    def load_training_state(self, optimizer: Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        """Go on from what `training_state` returned; raises CheckpointError where the weights are another module's."""
+        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}, "averages": {}}
+        for key, tensor in tensors.items():
+            part, name = key.split("/", 1)
+            parts[part][name] = tensor
+        weights = self._weights()
+        shapes = {name: value.shape for name, value in weights.items()}
+        if shapes != {name: value.shape for name, value in parts["weights"].items()}:
+            raise CheckpointError("the weights are not those of this model: other names or shapes")
+        for name, value in weights.items():
+            value.copy_(parts["weights"][name])
+        parameters = dict(self.module.named_parameters())
+        for name, parameter in parameters.items():
+            parameter.grad = torch.zeros_like(parameter) if name in numbers["with_gradient"] else None
+        self._optimizer_or_new().load_state(optimizer, parts["optimizer"], numbers["optimizer"])
+        if optimizer.averages is not None:
+            for name, value in parts["averages"].items():
+                optimizer.averages[self.id, name] = value.to(self.device, copy=True)
+        self.most_pieces = numbers["most_pieces"]
+
+    def _weights(self) -> dict[str, Tensor]:
+        module = self.module
+        return {name: value.detach() for name, value in chain(module.named_parameters(), module.named_buffers())}
 
     # Loading and saving
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +16,12 @@ class CheckpointError(ValueError):
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256, in hexadecimal, of each file in a folder by its name; hidden files are left out."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return {path.name: _checksum(path) for path in files}
+    """Return the SHA-256, in hexadecimal, of each file in a folder and those below, by its path from there.
+
+    Hidden files are left out.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
 
 
 def _checksum(path: Path) -> str:
@@ -58,6 +62,18 @@ def verified(folder: Path, expected: dict[str, str]) -> Iterator[None]:
             raise CheckpointError("; ".join(found))
 
 
+def sync(*paths: Path) -> None:
+    """Have the disk hold these files and folders before going on: what is in a file, which names are in a folder."""
+    for path in paths:
+        if path.is_dir() and os.name == "nt":  # cannot be opened there
+            continue
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def pack_files(to_disk: Callable[[str], None]) -> bytes:
     """Return the files that `to_disk` writes into the folder it gets, as one msgpack map from name to content."""
     with tempfile.TemporaryDirectory() as folder:
@@ -70,7 +86,7 @@ def unpacked_files(data: bytes) -> Iterator[str]:
     """Give a folder, for the time of the context, with the files that `pack_files` took; raises CheckpointError."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in srsly.msgpack_loads(data).items():
-            if Path(name).name != name:
+            if Path(name).name != name or name in ("", ".."):
                 raise CheckpointError(f"model bytes: a file name that leaves its folder: {name!r}")
             (Path(folder) / name).write_bytes(content)
         yield folder

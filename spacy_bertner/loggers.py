@@ -16,6 +16,8 @@ from spacy import registry
 from spacy.language import Language
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from .resume import elapsed
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -71,6 +73,8 @@ def make_learning_curve(path: str | Path | None = None) -> Setup:
                 table = _open_table(folder, columns)
             row = [*(info.get(name) for name in STEP_COLUMNS)]
             row[STEP_COLUMNS.index("learn_rate")] = used[-1]
+            if (seconds := elapsed(nlp)) is not None:  # spaCy counts from where it was resumed
+                row[STEP_COLUMNS.index("seconds")] = int(seconds)
             row += [float(info["losses"].get(name, "nan")) for name in trained]
             row += [info["other_scores"].get(name) for name in scores]
             _write_row(table, row)
@@ -209,7 +213,8 @@ def make_tensorboard_logger(log_dir: str | Path | None = None) -> Setup:
             for name in score_names:
                 for tag, value in _numbers(f"score/{name}", info["other_scores"].get(name)):
                     writer.add_scalar(tag, value, step)
-            now = perf_counter()
+            seconds = elapsed(nlp)
+            now = perf_counter() if seconds is None else seconds
             if last is not None:
                 writer.add_scalar("words_per_second", (info["words"] - last[1]) / (now - last[2]), step)
             last = step, info["words"], now

@@ -97,6 +97,43 @@ class TorchOptimizer:
                 "[training.optimizer] learn_rate (5e-5 to 2e-4 is usual), or check the data and mixed_precision"
             )
 
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what the next step depends on besides parameters and settings: tensors by name, and numbers for JSON."""
+        tensors: dict[str, Tensor] = {}
+        if self._torch is not None:
+            names = {parameter: name for name, parameter in self._module.named_parameters()}
+            for parameter, state in self._torch.state.items():
+                tensors.update({f"{kind}/{names[parameter]}": x for kind, x in state.items() if isinstance(x, Tensor)})
+        numbers = {
+            "has_stepped": self._torch is not None,
+            "scaler": self._scaler.state_dict(),
+            "n_averaged": self._n_averaged,
+            "n_skipped": self.n_skipped,
+            "n_skipped_in_a_row": self._n_skipped_in_a_row,
+            "n_at_zero": self._n_at_zero,
+        }
+        return tensors, numbers
+
+    def load_state(self, optimizer: Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        """Go on from what `state` returned, under the settings of a Thinc optimiser."""
+        self._torch = self._thinc = None
+        if numbers["has_stepped"]:
+            self._torch, self._thinc = self._make(optimizer), optimizer
+            names = {parameter: name for name, parameter in self._module.named_parameters()}
+            parameters = [names[p] for group in self._torch.param_groups for p in group["params"]]
+            places = {name: i for i, name in enumerate(parameters)}
+            state = self._torch.state_dict()
+            for key, tensor in tensors.items():
+                kind, name = key.split("/", 1)
+                # A copy, since torch keeps what it is given, and this may be a view of a file
+                state["state"].setdefault(places[name], {})[kind] = tensor.clone()
+            self._torch.load_state_dict(state)
+        self._scaler.load_state_dict(numbers["scaler"])
+        self._n_averaged = numbers["n_averaged"]
+        self.n_skipped = numbers["n_skipped"]
+        self._n_skipped_in_a_row = numbers["n_skipped_in_a_row"]
+        self._n_at_zero = numbers["n_at_zero"]
+
     def settings(self, optimizer: Any) -> Optimizer:
         """Return the optimiser whose settings hold for a step.
 

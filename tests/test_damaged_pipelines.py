@@ -1,6 +1,7 @@
 """Saved pipelines with a file missing, truncated, another's, or full of noise: refused, with the name of the file."""
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 import spacy
 import srsly
 import torch
+
+from spacy_bertner.files import CheckpointError, unpacked_files
 
 from .conftest import LABELS, make_examples
 
@@ -135,3 +138,14 @@ def test_files_of_spacy_itself(kind, pipelines, tmp_path):
         else:
             assert [(ent.text, ent.label_) for ent in nlp(text).ents] == expected, file
         shutil.rmtree(copy)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "a/b", "..", ""])
+def test_bytes_cannot_leave_their_folder(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with (
+        pytest.raises(CheckpointError, match="a file name that leaves its folder"),
+        unpacked_files(srsly.msgpack_dumps({name: b"x"})),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())

@@ -62,7 +62,7 @@ def test_every_block_is_known():
     assert len(re.findall(r"^```", README, re.MULTILINE)) / 2 == len(blocks("bash")) + len(blocks("python")) + len(
         blocks("ini")
     )
-    assert len(blocks("bash")) == 7 and len(blocks("python")) == 2 and len(blocks("ini")) == 5
+    assert len(blocks("bash")) == 8 and len(blocks("python")) == 2 and len(blocks("ini")) == 6
 
 
 def test_make_targets_exist():
@@ -122,6 +122,18 @@ def test_conversion_to_onnx(tmp_path, checkpoint):
         assert spacy.load(tmp_path / arguments[4]).config["components"]["bert_ner"]["model"]["runtime"] == "onnx"
 
 
+def test_calibration(tmp_path, checkpoint):
+    save_pipeline(tmp_path, checkpoint)
+    (tmp_path / "corpus").mkdir()
+    for split in ("dev", "test"):
+        docs = [eg.reference for eg in make_examples(spacy.blank("en"))]
+        DocBin(docs=docs).to_disk(tmp_path / "corpus" / f"{split}.spacy")
+    (calibrate,) = commands("bertner calibrate")
+    out = run(calibrate, tmp_path)
+    assert "corpus/dev.spacy: " in out and "corpus/test.spacy: " in out
+    assert spacy.load(tmp_path / calibrate[5]).config["components"]["bert_ner"]["temperature"] != 1.0
+
+
 def test_annotating_files(tmp_path, checkpoint):
     save_pipeline(tmp_path, checkpoint)
     shutil.copytree(ROOT / "assets" / "demo", tmp_path / "assets" / "demo")
@@ -140,6 +152,19 @@ def test_steps_one_by_one(project):
             run(arguments, project)
     assert list(project.glob("packages/*/dist/*.whl"))
     assert {"learning_curve.csv", "learning_curve.png"} <= {path.name for path in (project / "training").iterdir()}
+
+
+def test_resumable_block(project):
+    (block,) = [block for block in blocks("ini") if "resumable_training" in block]
+    docs = [eg.reference for eg in make_examples(spacy.blank("en"))]
+    DocBin(docs=docs).to_disk(project / "corpus.spacy")
+    text = (project / "configs" / "demo.cfg").read_text(encoding="utf8")
+    (project / "own.cfg").write_text(f"{text}\n{block}", encoding="utf8")
+    paths = ["--paths.train", "corpus.spacy", "--paths.dev", "corpus.spacy"]
+    arguments = ["spacy", "train", "own.cfg", "--output", "own", *paths, "--training.before_update.steps", "3"]
+    run(arguments, project)
+    (override,) = re.findall(r"`(--training\.before_update\.\w+ \w+)`", README)
+    assert "Going on after step 5" in run([*arguments, *override.split()], project)
 
 
 def logger_block(containing: str) -> dict:

@@ -200,7 +200,7 @@ def test_not_with_learnt_transitions(nlp, checkpoint):
     model = {"name": str(checkpoint("bert")), "crf": True}
     ner = nlp.add_pipe("bert_ner", config={"model": model, "rehearse": 1.0})
     ner.initialize(lambda: make_examples(nlp), nlp=nlp)
-    with pytest.raises(ValueError, match="rehearse: .* crf = false"):
+    with pytest.raises(ValueError, match=r"rehearse: .* crf = false"):
         nlp.update(make_examples(nlp), sgd=Adam(1e-3))
 
 

@@ -1,18 +1,21 @@
 """spaCy's commands, and `nlp` itself, with `bert_ner`: what they give is held against what they give for `ner`."""
 
 import json
+import multiprocessing
 import re
 import subprocess
 import sys
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import spacy
 from spacy.cli._util import app
+from spacy.cli.find_threshold import find_threshold
 from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 from spacy.util import load_config
-from thinc.api import Adam, fix_random_seed
+from thinc.api import Adam, CupyOps, fix_random_seed
 from typer.testing import CliRunner
 
 import spacy_bertner.cli  # noqa: F401  which `python -m spacy` finds by its entry point
@@ -112,6 +115,17 @@ def test_n_process(factory, pipelines):
     assert [entities(nlp(text)) for text in TEXTS] == one
 
 
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="a spawned process has a model of its own")
+def test_n_process_on_a_gpu(pipelines, monkeypatch):
+    """What a GPU holds is of no use to a fork: that is said, before the model is asked."""
+    nlp = spacy.load(pipelines["bert_ner"])
+    monkeypatch.setattr(nlp.get_pipe("bert_ner").model, "ops", CupyOps())
+    with pytest.warns(UserWarning, match="W114"):  # spaCy's own
+        docs = nlp.pipe(TEXTS, n_process=2)
+        with pytest.raises(ValueError, match=r"bert_ner: the model is on a GPU, which a forked .*Use n_process=1"):
+            list(docs)
+
+
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_as_tuples(factory, pipelines):
     nlp = spacy.load(pipelines[factory])
@@ -198,6 +212,56 @@ def test_apply(factory, pipelines, corpus, tmp_path):
         if source != corpus:  # those have entities already, which stay
             assert [entities(doc) for doc in docs] == expected
         assert len(docs) == len(expected)
+
+
+def test_find_threshold(checkpoint, tmp_path):
+    """`spacy find-threshold` on a group of `doc.spans` finds what counting by hand at each threshold finds."""
+    nlp = spacy.blank("en")
+    nlp.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert"))}, "spans_key": "sc"})
+    docs = [eg.reference for eg in make_examples(nlp)]
+    for doc in docs:
+        doc.spans["sc"] = list(doc.ents)
+        doc.set_ents([])
+    examples = [Example(Doc(nlp.vocab, words=[token.text for token in doc]), doc) for doc in docs]
+    fix_random_seed(0)
+    nlp.initialize(lambda: examples)
+    optimizer = Adam(5e-3, use_averages=False)
+    for _ in range(16):  # of some sentences only, so that it is wrong in others
+        nlp.update(examples[:12], sgd=optimizer, drop=0.0)
+    nlp.to_disk(tmp_path / "model")
+    DocBin(docs=docs).to_disk(tmp_path / "corpus.spacy")
+    found, gold = [], set()
+    for i, doc in enumerate(docs):
+        predicted = nlp(Doc(nlp.vocab, words=[token.text for token in doc]))
+        group = predicted.spans["sc"]
+        found += [((i, s.start, s.end, s.label_), p) for s, p in zip(group, group.attrs["scores"], strict=True)]
+        gold |= {(i, span.start, span.end, span.label_) for span in doc.spans["sc"]}
+
+    def by_hand(labels):
+        """F1 by threshold, which holds for these labels."""
+        scores = {}
+        for threshold in np.linspace(0, 1, 6):
+            kept = {span for span, p in found if p >= threshold or span[-1] not in labels}
+            scores[threshold] = 2 * len(kept & gold) / (len(kept) + len(gold))
+        assert len(set(scores.values())) > 2
+        return scores
+
+    arguments = [tmp_path / "model", tmp_path / "corpus.spacy", "bert_ner", "threshold", "spans_sc_f"]
+    expected = by_hand(LABELS)
+    out = invoke("find-threshold", *arguments, "--n_trials", "6")
+    rows = re.findall(r"(?m)^([\d.]+) +([\d.]+) *$", out)
+    assert [(float(threshold), float(score)) for threshold, score in rows] == [
+        pytest.approx((threshold, score), abs=6e-4) for threshold, score in expected.items()
+    ]
+    best = max(expected, key=lambda threshold: expected[threshold])
+    found_best = re.search(r"Best threshold: ([\d.]+) with spans_sc_f value of ([\d.]+)\.", out)
+    assert [float(value) for value in found_best.groups()] == pytest.approx([best, expected[best]])
+    assert best > 0
+    # One label's, beside that of another
+    nlp.get_pipe_config("bert_ner")["threshold"] = {"MISC": 0.0, "ORG": 0.0}
+    nlp.to_disk(tmp_path / "by-label")
+    arguments[0], arguments[3] = tmp_path / "by-label", "threshold.ORG"
+    assert find_threshold(*arguments, n_trials=6)[2] == pytest.approx(by_hand(["ORG"]))
 
 
 def test_debug_data_and_check(configs, tmp_path):
