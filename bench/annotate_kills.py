@@ -86,8 +86,8 @@ def kill_at(process: Any, output: Path, size: int) -> bool:
     """Kill it when the output has that size; whether that was before it ended."""
     while not output.exists():
         time.sleep(0.01)
-    while output.stat().st_size < size and process.is_alive():  # without a pause: a write takes milliseconds
-        pass
+    while output.stat().st_size < size and process.is_alive():
+        time.sleep(0.0002)  # a write takes milliseconds
     process.kill()
     process.join()
     return process.exitcode == -signal.SIGKILL
@@ -118,8 +118,8 @@ def main() -> None:
         finish(start(pipeline, given, whole))
         expected, size = sha256(whole), whole.stat().st_size
         with whole.open("rb") as file:
-            first = len(file.readline())
-            n_records = 1 + sum(1 for _ in file)
+            sizes = [len(line) for line in file]
+        first, before_last, n_records = sizes[0], size - sizes[-1], len(sizes)
         say(machine_line(describe_machine()))
         say(f"undisturbed: {size / MB:.1f} MB, {n_records} records, sha256 {expected}")
         n_done = n_same = n_inside = n_late = 0
@@ -127,7 +127,7 @@ def main() -> None:
             if n_done + n_late >= 4 * arguments.outputs:
                 break
             output = folder / "out.jsonl"
-            if not kill_at(start(pipeline, given, output, "--force"), output, rng.randint(first + 1, size - 1)):
+            if not kill_at(start(pipeline, given, output, "--force"), output, rng.randint(first + 1, before_last)):
                 n_late += 1
                 continue
             left = output.read_bytes()
