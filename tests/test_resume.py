@@ -147,7 +147,6 @@ VARIANTS = {
     },
     "recomputed": {"model": {"window": 8, "stride": 4, "max_batch_pieces": 16, "crf": True}},
 }
-LAST_EVALUATIONS = {"patience": "6"}
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -155,7 +154,8 @@ def test_it_ends_as_if_never_stopped(config, tmp_path, name):
     variant = VARIANTS[name]
     train(config(**variant), tmp_path / "alone")
     expected = outcome(tmp_path / "alone")
-    assert expected[1][-1]["step"] == LAST_EVALUATIONS.get(name, "12")
+    last = int(expected[1][-1]["step"])
+    assert 6 <= last < 39 if name == "patience" else last == 12  # of 40 steps, where patience ends it before
     interrupted = config(**variant, block={})
     train(interrupted, tmp_path / "run", kill=6)
     train(resuming(interrupted), tmp_path / "run")
