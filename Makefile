@@ -81,7 +81,7 @@ test-ray: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_annotate.py -k "ray or parquet or json_does_not_have"
 
 fuzz: $(STAMP)
-	FUZZ_DOCS=$${FUZZ_DOCS:-110000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -n 0 tests/test_hostile.py
+	FUZZ_DOCS=$${FUZZ_DOCS:-120000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -n 0 tests/test_hostile.py
 
 soak: $(STAMP) assets/encoder
 	OMP_NUM_THREADS=1 $(BIN)/python bench/memory.py soak --minutes $${MINUTES:-30}

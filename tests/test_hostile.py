@@ -92,7 +92,7 @@ def test_drawn(scheme, overwrite, pipelines, counted):
     run()
 
 
-def test_drawn_in_training(pipelines, checkpoint):
+def test_drawn_in_training(checkpoint, counted):
     """Anything may be trained on: the loss stays a number, and the weights do."""
     from spacy.training import Example
 
@@ -106,6 +106,7 @@ def test_drawn_in_training(pipelines, checkpoint):
     @given(st.data())
     def run(data):
         references = data.draw(st.lists(hostile.docs(nlp.vocab), min_size=1, max_size=6))
+        counted[0] += len(references)
         predicted = [
             reference.copy() if data.draw(st.booleans()) or not len(reference) else nlp.make_doc(reference.text)
             for reference in references
