@@ -17,7 +17,7 @@ for crf in false true; do
     $spacy train configs/demo.cfg --output "$work/crf-$crf-$seed" --system.seed "$seed" \
         --components.bert_ner.model.crf "$crf" \
         --paths.train "$work/corpus/train.spacy" --paths.dev "$work/corpus/dev.spacy" \
-        --training.max_epochs 8 --training.eval_frequency 100 \
+        --training.max_epochs 8 --training.max_steps 0 --training.eval_frequency 100 \
         --training.optimizer.learn_rate.warmup_steps 40 --training.optimizer.learn_rate.total_steps 440
     for part in dev test; do
         echo "crf = $crf, seed $seed, $part:"

@@ -17,7 +17,7 @@ done
 $python -m spacy train configs/demo.cfg --output "$work/training-$seed" --system.seed "$seed" \
     --paths.train "$work/corpus/train.spacy" --paths.dev "$work/corpus/dev.spacy" \
     --components.bert_ner.model.orthography false \
-    --training.max_epochs 2 --training.eval_frequency 50 \
-    --training.optimizer.learn_rate.warmup_steps 10 --training.optimizer.learn_rate.total_steps 110
+    --training.max_epochs 5 --training.max_steps 0 --training.eval_frequency 50 \
+    --training.optimizer.learn_rate.warmup_steps 25 --training.optimizer.learn_rate.total_steps 275
 $python -m spacy bertner export "$work/training-$seed/model-best" "$work/checkpoint-$seed" --force
 $python bench/export.py "$work/training-$seed/model-best" "$work/checkpoint-$seed" "$work/corpus/test.spacy"

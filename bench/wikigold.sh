@@ -14,6 +14,6 @@ for part in train dev test; do
 done
 $spacy train configs/demo.cfg --output "$work/training-$seed" --system.seed "$seed" \
     --paths.train "$work/corpus/train.spacy" --paths.dev "$work/corpus/dev.spacy" \
-    --training.max_epochs 8 --training.eval_frequency 100 \
+    --training.max_epochs 8 --training.max_steps 0 --training.eval_frequency 100 \
     --training.optimizer.learn_rate.warmup_steps 40 --training.optimizer.learn_rate.total_steps 440
 $spacy evaluate "$work/training-$seed/model-best" "$work/corpus/test.spacy" --output "$work/test-$seed.json"
