@@ -66,11 +66,11 @@ import spacy
 import torch
 from common import ROOT, Data, timed
 from limit import DTYPES, Limits, counted
-from report import OURS, PEER, TITLES, median_rates, summarize, table, write
 from spacy.attrs import ENT_IOB
 from spacy.training import Example, minibatch_by_words
 from spacy.training.batchers import minibatch_by_padded_size
 from spacy.util import load_config
+from summary import OURS, PEER, TITLES, median_rates, summarize, table, write
 from thinc.api import Adam, fix_random_seed, set_gpu_allocator
 from torch import nn
 

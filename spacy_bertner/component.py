@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,10 @@ transformer_config = {}
 # A loss so many times that of guessing means that training has diverged
 MAX_LOSS = 4.0
 
+# None, as far as dropping goes. Where a config has a dict, that of one label can be given with `spacy.load` and in commands;
+# confection before 1.0 (spaCy before 3.8.14) then no longer takes a number for all labels, which is wanted more often.
+NO_THRESHOLD: dict[str, float] | None = None if version("confection").startswith("0.") else {}
+
 # Entities of one Doc: (first token, last token + 1, label, probability) each
 Entities = list[tuple[int, int, str, float]]
 
@@ -92,7 +97,7 @@ Entities = list[tuple[int, int, str, float]]
         "scheme": None,
         "overwrite": False,
         "spans_key": None,
-        "threshold": {},
+        "threshold": NO_THRESHOLD,
         "temperature": 1.0,
         "rehearse": 0.0,
         "scorer": {"@scorers": "spacy.ner_scorer.v1"},

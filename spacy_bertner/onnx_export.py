@@ -6,6 +6,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -75,17 +76,25 @@ def export(module: TokenClassifier, *, int8: bool = False) -> bytes:
     inputs["first"] = torch.tensor([1, 2, 4, 8, 10])
     with tempfile.TemporaryDirectory() as folder, quiet_transformers(), quiet_exporter():
         path = Path(folder) / MODEL_FILE
-        program = torch.onnx.export(
-            module,
-            tuple(inputs.values()),
-            input_names=list(inputs),
-            output_names=["scores"],
-            dynamic_shapes=tuple(dict.fromkeys(range(value.dim()), torch.export.Dim.AUTO) for value in inputs.values()),
-            dynamo=True,
-            external_data=False,
-            opset_version=OPSET,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                module,
+                tuple(inputs.values()),
+                input_names=list(inputs),
+                output_names=["scores"],
+                dynamic_shapes=tuple(
+                    dict.fromkeys(range(value.dim()), torch.export.Dim.AUTO) for value in inputs.values()
+                ),
+                dynamo=True,
+                external_data=False,
+                opset_version=OPSET,
+                verbose=False,
+            )
+        except ImportError as err:  # its exporter imports a part of onnxscript that an older one does not have
+            raise ImportError(
+                f"torch {torch.__version__} needs a newer onnxscript than {version('onnxscript')} to convert to ONNX: "
+                f"pip install --upgrade onnxscript ({err})"
+            ) from err
         program.save(path)
         return (round_to_int8(path) if int8 else path).read_bytes()
 

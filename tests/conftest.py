@@ -12,6 +12,7 @@ import spacy
 import torch
 from spacy.tokens import Doc
 from spacy.training import Example
+from thinc.api import fix_random_seed
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 ROOT = Path(__file__).parent.parent
@@ -65,6 +66,7 @@ def train_tokenizer(kind: str):
         tokenizer = Tokenizer(models.Unigram())
         tokenizer.normalizer = normalizers.NFKC()
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        tokenizer.decoder = decoders.Metaspace()
         specials = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>"}
         trainer = trainers.UnigramTrainer(vocab_size=150, special_tokens=list(specials.values()), unk_token="<unk>")
         cls, sep = "<s>", "</s>"
@@ -72,6 +74,7 @@ def train_tokenizer(kind: str):
         tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=kind == "bert-uncased")
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
         specials = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
         trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=list(specials.values()))
         cls, sep = "[CLS]", "[SEP]"
@@ -167,6 +170,12 @@ def tagger(nlp, checkpoint):
         return component
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """What a test draws does not depend on the tests before it."""
+    fix_random_seed(0)
 
 
 @pytest.fixture

