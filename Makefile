@@ -62,7 +62,7 @@ $(VENV)-lowest/.installed: pyproject.toml $(STAMP)
 	echo "typer<0.26" >> $(VENV)-lowest/lowest.txt
 	$(VENV)-lowest/bin/python -m pip --quiet install -c constraints.txt torch
 	echo "torch==$$($(VENV)-lowest/bin/python -c 'import torch; print(torch.__version__.split("+")[0])')" >> $(VENV)-lowest/lowest.txt
-	$(VENV)-lowest/bin/python -m pip --quiet install -c $(VENV)-lowest/lowest.txt -e ".[dev,onnx,plot,tensorboard]"
+	$(VENV)-lowest/bin/python -m pip --quiet install -c $(VENV)-lowest/lowest.txt -e ".[dev,onnx,parquet,plot,ray,shared,tensorboard]"
 	touch $@
 
 # The wheel in an environment without the sources, and the tests that the sdist carries

@@ -109,7 +109,10 @@ def round_to_int8(path: Path) -> Path:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    graph = onnx.load(path, load_external_data=False).graph
+    model = onnx.load(path, load_external_data=False)
+    graph = model.graph
+    # To be inferred anew: onnxruntime before 1.32 turns the weights of the head, and trips over the shape they had
+    del graph.value_info[:]
     weights = {tensor.name for tensor in graph.initializer}
     products = [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
     kept = products[: len(products) // 3]
@@ -117,7 +120,7 @@ def round_to_int8(path: Path) -> Path:
     kept += [f"{node.name}_MatMul" for node in graph.node if node.op_type == "Gemm"]
     rounded = path.with_suffix(".int8.onnx")
     quantize_dynamic(
-        path,
+        model,
         rounded,
         op_types_to_quantize=["MatMul"],
         nodes_to_exclude=kept,
