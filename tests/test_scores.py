@@ -260,11 +260,16 @@ def test_scores_that_are_none(score, trained):
 def test_a_threshold_drops_what_is_below(trained, folder):
     before = [scored(doc) for doc in trained.pipe(TEXTS)]
     scores = sorted(ent[3] for doc in before for ent in doc)
-    middle = scores[len(scores) // 2]
-    for threshold in (None, 0.0, middle, 1.0):
+    exact = scores[len(scores) // 2]
+    between = (exact + max(score for score in scores if score < exact)) / 2
+    for threshold in (None, 0.0, between, 1.0):
         nlp = spacy.load(folder, config={"components": {"bert_ner": {"threshold": threshold}}})
         expected = [[ent for ent in doc if ent[3] >= (threshold or 0.0)] for doc in before]
         assert [scored(doc) for doc in nlp.pipe(TEXTS)] == expected
+    # Not by the config, which changes the last digit with confection before 1.0
+    nlp.get_pipe("bert_ner").cfg["threshold"] = exact
+    expected = [[ent for ent in doc if ent[3] >= exact] for doc in before]
+    assert [scored(doc) for doc in nlp.pipe(TEXTS)] == expected
     assert all(token.ent_iob_ == "O" or token.ent_type_ for doc in nlp.pipe(TEXTS) for token in doc)
 
 
