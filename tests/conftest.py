@@ -5,6 +5,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+from math import log
 from pathlib import Path
 
 import pytest
@@ -49,36 +50,52 @@ SIZES = {
 }  # fmt: skip
 
 
+def trained_pieces(size: int, pre_tokenizer, normalizer=None) -> list[str]:
+    """Train pieces of words: by BPE, as the trainers of WordPiece and Unigram do not give the same ones every time."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizer
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    tokenizer.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=size, show_progress=False))
+    vocabulary = tokenizer.get_vocab()
+    return sorted(vocabulary, key=vocabulary.__getitem__)
+
+
 def train_tokenizer(kind: str):
-    """Train a fast tokenizer as the architecture has it."""
+    """Train a fast tokenizer as the architecture has it, the same one every time."""
     from transformers import PreTrainedTokenizerFast
 
+    if kind in ("roberta", "xlm-roberta", "deberta-v2"):
+        specials = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>"}
+        cls, sep = "<s>", "</s>"
+    else:
+        specials = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+        cls, sep = "[CLS]", "[SEP]"
+    special_tokens = list(specials.values())
     if kind == "roberta":
         tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
-        specials = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>"}
         trainer = trainers.BpeTrainer(
-            vocab_size=400, special_tokens=list(specials.values()), initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+            vocab_size=400, special_tokens=special_tokens, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
         )
-        cls, sep = "<s>", "</s>"
+        tokenizer.train_from_iterator(TEXT, trainer)
     elif kind in ("xlm-roberta", "deberta-v2"):
-        tokenizer = Tokenizer(models.Unigram())
-        tokenizer.normalizer = normalizers.NFKC()
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        pre_tokenizer, normalizer = pre_tokenizers.Metaspace(), normalizers.NFKC()
+        pieces = [*special_tokens, *trained_pieces(145, pre_tokenizer, normalizer)]
+        scores = [0.0] * len(specials) + [-log(rank) for rank in range(2, len(pieces) - len(specials) + 2)]
+        tokenizer = Tokenizer(models.Unigram(list(zip(pieces, scores, strict=True)), unk_id=pieces.index("<unk>")))
+        tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
         tokenizer.decoder = decoders.Metaspace()
-        specials = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>"}
-        trainer = trainers.UnigramTrainer(vocab_size=150, special_tokens=list(specials.values()), unk_token="<unk>")
-        cls, sep = "<s>", "</s>"
     else:
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=kind == "bert-uncased")
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        normalizer = normalizers.BertNormalizer(lowercase=kind == "bert-uncased")
+        pieces = trained_pieces(100, pre_tokenizer, normalizer)
+        pieces = [*special_tokens, *pieces, *(f"##{piece}" for piece in pieces)]
+        tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+        tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
         tokenizer.decoder = decoders.WordPiece()
-        specials = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-        trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=list(specials.values()))
-        cls, sep = "[CLS]", "[SEP]"
-    tokenizer.train_from_iterator(TEXT, trainer)
+    tokenizer.add_special_tokens(special_tokens)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{cls} $A {sep}",
         pair=f"{cls} $A {sep} $B {sep}",
