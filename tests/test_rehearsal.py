@@ -106,7 +106,7 @@ def test_old_labels_are_kept_alive(trained):
         ner = nlp.get_pipe("bert_ner")
         before = weights(ner)
         examples, optimizer = annotated_with(nlp, "MISC"), Adam(2e-3)
-        for _ in range(40):
+        for _ in range(60):
             nlp.update(examples, sgd=optimizer)
         scores[rehearse] = f1(nlp, OLD), f1(nlp, ["MISC"])
         assert (ner._rehearsal_model is not None) == bool(rehearse)

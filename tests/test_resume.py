@@ -258,7 +258,7 @@ def test_what_of_spacys_loop_is_relied_on(config, tmp_path, monkeypatch):
     # Not in shutil itself, where it calls itself for the folders within
     monkeypatch.setattr(loop, "shutil", SimpleNamespace(rmtree=shutil.rmtree, copytree=shutil.copytree))
     note(loop.shutil, "copytree", lambda a, b: f"copytree {a.relative_to(tmp_path)} {b.relative_to(tmp_path)}")
-    noted = config(training={"max_steps": 2, "eval_frequency": 2})
+    noted = config(training={"max_steps": 2, "eval_frequency": 2}, optimizer={"learn_rate": 0.02})
     noted["training"]["before_update"] = {"@callbacks": "test_resume.note"}
     noted["training"]["logger"] = {"@loggers": "test_resume.note"}
     (tmp_path / "out").mkdir()

@@ -226,8 +226,8 @@ def test_find_threshold(checkpoint, tmp_path):
     fix_random_seed(0)
     nlp.initialize(lambda: examples)
     optimizer = Adam(5e-3, use_averages=False)
-    for _ in range(16):  # of some sentences only, so that it is wrong in others
-        nlp.update(examples[:12], sgd=optimizer, drop=0.0)
+    for _ in range(20):  # of some sentences only, so that it is wrong in others
+        nlp.update(examples[:8], sgd=optimizer, drop=0.0)
     nlp.to_disk(tmp_path / "model")
     DocBin(docs=docs).to_disk(tmp_path / "corpus.spacy")
     found, gold = [], set()
