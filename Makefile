@@ -53,12 +53,14 @@ $(VENV)-transformers5/.installed: pyproject.toml
 
 # The lowest versions that pyproject.toml allows; torch alone as constraints.txt has it, the CPU build, with an
 # onnxscript that goes with it. Typer from 0.26 on brings no click, which spaCy of that time imports and does not ask for.
+NOT_LOWEST ?= torch onnxscript
+
 test-lowest: $(VENV)-lowest/.installed
 	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n 2 --dist worksteal $(TESTS)
 
 $(VENV)-lowest/.installed: pyproject.toml $(STAMP)
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
-	$(BIN)/python scripts/lowest_versions.py --except torch onnxscript > $(VENV)-lowest/lowest.txt
+	$(BIN)/python scripts/lowest_versions.py --except $(NOT_LOWEST) > $(VENV)-lowest/lowest.txt
 	echo "typer<0.26" >> $(VENV)-lowest/lowest.txt
 	$(VENV)-lowest/bin/python -m pip --quiet install -c constraints.txt torch
 	echo "torch==$$($(VENV)-lowest/bin/python -c 'import torch; print(torch.__version__.split("+")[0])')" >> $(VENV)-lowest/lowest.txt
