@@ -173,6 +173,16 @@ def test_what_cannot_be_converted_is_named(converted, tmp_path):
     assert not (tmp_path / "again").exists()
 
 
+def test_an_onnxscript_that_is_too_old_is_named(trained, monkeypatch):
+    def export(*_, **__):  # as torch 2.13 does with onnxscript 0.5
+        raise ModuleNotFoundError("No module named 'onnxscript._framework_apis.torch_2_11'")
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    message = r"needs a newer onnxscript than [\d.]+ to convert to ONNX: pip install --upgrade onnxscript \(No module"
+    with pytest.raises(ImportError, match=message):
+        to_onnx(spacy.load(trained))
+
+
 def test_more_weights_than_a_file_holds(trained):
     nlp = spacy.load(trained)
     # Weights on the meta device have a shape, and no memory
