@@ -12,6 +12,7 @@ The encoder is the tiny one of `scaling.py`: what is looked for is what is left 
 """
 
 import argparse
+import ctypes
 import json
 import random
 import sys
@@ -19,7 +20,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import common
 import numpy as np
@@ -65,16 +66,39 @@ def texts(n_words: int) -> list[str]:
     return made
 
 
+class Mallinfo(ctypes.Structure):
+    """What glibc says of its heap, in bytes (mallinfo(3))."""
+
+    _names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_: ClassVar = [(name, ctypes.c_size_t) for name in _names.split()]
+
+
+def heap() -> tuple[float, float]:
+    """Return how much of glibc's heap is in use, and how much is free and was not given back, in MiB; NaN without glibc."""
+    try:
+        mallinfo = ctypes.CDLL(None).mallinfo2
+    except (AttributeError, OSError):
+        return float("nan"), float("nan")
+    mallinfo.restype = Mallinfo
+    info = mallinfo()
+    return info.uordblks / MIB, info.fordblks / MIB
+
+
 def stream(nlp: Any, n_words: int) -> Sampler:
     """Annotate a stream and keep nothing."""
     given = texts(n_words)
     list(nlp.pipe(given[:50]))
     give_back_memory()
+    start_time, tenth = time.process_time(), len(given) // 1000 * 100
     with Sampler(0.25) as sampler:
         for start in range(0, len(given), 100):
             with nlp.memory_zone():
                 for doc in nlp.pipe(given[start : start + 100]):
                     sampler.done += len(doc)
+            if start in (tenth, (len(given) - 1) // 100 * 100):
+                in_use, free = heap()
+                print(f"{sampler.done:,} words: {in_use:.1f} MiB of the heap in use, {free:.1f} free, not given back")
+    print(f"{sampler.done / (time.process_time() - start_time):,.0f} words a second of processor time")
     return sampler
 
 
