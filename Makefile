@@ -27,9 +27,10 @@ help:
 
 install: $(STAMP)
 
+# The pip of Python 3.10 builds seqeval in a way that fails
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt torch
+	$(PIP) install -c constraints.txt "pip>=23.1" torch
 	$(PIP) install -c constraints.txt -e ".[dev,onnx,plot,shared,tensorboard]"
 	touch $@
 
@@ -47,7 +48,7 @@ test-transformers5: $(VENV)-transformers5/.installed
 
 $(VENV)-transformers5/.installed: pyproject.toml
 	test -x $(VENV)-transformers5/bin/python || $(PYTHON) -m venv $(VENV)-transformers5
-	$(VENV)-transformers5/bin/python -m pip --quiet install -c constraints.txt torch
+	$(VENV)-transformers5/bin/python -m pip --quiet install -c constraints.txt "pip>=23.1" torch
 	$(VENV)-transformers5/bin/python -m pip --quiet install "transformers>=5" -e ".[dev]"
 	touch $@
 
@@ -62,7 +63,7 @@ $(VENV)-lowest/.installed: pyproject.toml $(STAMP)
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
 	$(BIN)/python scripts/lowest_versions.py --except $(NOT_LOWEST) > $(VENV)-lowest/lowest.txt
 	echo "typer<0.26" >> $(VENV)-lowest/lowest.txt
-	$(VENV)-lowest/bin/python -m pip --quiet install -c constraints.txt torch
+	$(VENV)-lowest/bin/python -m pip --quiet install -c constraints.txt "pip>=23.1" torch
 	echo "torch==$$($(VENV)-lowest/bin/python -c 'import torch; print(torch.__version__.split("+")[0])')" >> $(VENV)-lowest/lowest.txt
 	$(VENV)-lowest/bin/python -m pip --quiet install -c $(VENV)-lowest/lowest.txt -e ".[dev,onnx,parquet,plot,ray,shared,tensorboard]"
 	touch $@
@@ -73,7 +74,7 @@ test-package: $(STAMP)
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python -m twine check --strict dist/*
 	$(PYTHON) -m venv $(VENV)-package
-	$(VENV)-package/bin/python -m pip --quiet install -c constraints.txt torch
+	$(VENV)-package/bin/python -m pip --quiet install -c constraints.txt "pip>=23.1" torch
 	$(VENV)-package/bin/python -m pip --quiet install -c constraints.txt "$$(echo dist/*.whl)[dev,onnx,plot,tensorboard]"
 	mkdir $(VENV)-package/sdist && tar -xzf dist/*.tar.gz --strip-components 1 -C $(VENV)-package/sdist
 	rm -r $(VENV)-package/sdist/spacy_bertner
