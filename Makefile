@@ -25,12 +25,16 @@ help:
 	@echo "make package  pack the demo's pipeline into a wheel"
 	@echo "make clean    remove what demo and tests made, the virtual environment too"
 
+# An environment with torch; the pip that comes with Python 3.10 cannot build seqeval
+define environment
+test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+$(1)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt "pip>=23.1" torch
+endef
+
 install: $(STAMP)
 
-# The pip of Python 3.10 builds seqeval in a way that fails
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt "pip>=23.1" torch
+	$(call environment,$(VENV))
 	$(PIP) install -c constraints.txt -e ".[dev,onnx,plot,shared,tensorboard]"
 	touch $@
 
@@ -47,8 +51,7 @@ test-transformers5: $(VENV)-transformers5/.installed
 		tests/test_huggingface.py tests/test_rehearsal.py tests/test_export.py
 
 $(VENV)-transformers5/.installed: pyproject.toml
-	test -x $(VENV)-transformers5/bin/python || $(PYTHON) -m venv $(VENV)-transformers5
-	$(VENV)-transformers5/bin/python -m pip --quiet install -c constraints.txt "pip>=23.1" torch
+	$(call environment,$(VENV)-transformers5)
 	$(VENV)-transformers5/bin/python -m pip --quiet install "transformers>=5" -e ".[dev]"
 	touch $@
 
@@ -60,10 +63,9 @@ test-lowest: $(VENV)-lowest/.installed
 	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n 2 --dist worksteal $(TESTS)
 
 $(VENV)-lowest/.installed: pyproject.toml $(STAMP)
-	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
+	$(call environment,$(VENV)-lowest)
 	$(BIN)/python scripts/lowest_versions.py --except $(NOT_LOWEST) > $(VENV)-lowest/lowest.txt
 	echo "typer<0.26" >> $(VENV)-lowest/lowest.txt
-	$(VENV)-lowest/bin/python -m pip --quiet install -c constraints.txt "pip>=23.1" torch
 	echo "torch==$$($(VENV)-lowest/bin/python -c 'import torch; print(torch.__version__.split("+")[0])')" >> $(VENV)-lowest/lowest.txt
 	$(VENV)-lowest/bin/python -m pip --quiet install -c $(VENV)-lowest/lowest.txt -e ".[dev,onnx,parquet,plot,ray,shared,tensorboard]"
 	touch $@
@@ -73,8 +75,7 @@ test-package: $(STAMP)
 	rm -rf dist $(VENV)-package
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python -m twine check --strict dist/*
-	$(PYTHON) -m venv $(VENV)-package
-	$(VENV)-package/bin/python -m pip --quiet install -c constraints.txt "pip>=23.1" torch
+	$(call environment,$(VENV)-package)
 	$(VENV)-package/bin/python -m pip --quiet install -c constraints.txt "$$(echo dist/*.whl)[dev,onnx,plot,tensorboard]"
 	mkdir $(VENV)-package/sdist && tar -xzf dist/*.tar.gz --strip-components 1 -C $(VENV)-package/sdist
 	rm -r $(VENV)-package/sdist/spacy_bertner

@@ -63,7 +63,8 @@ def train(name: str, docs: dict[str, list], labels: tuple[str, ...], learn_rate:
     training = config["training"]
     batcher = registry.resolve({"batcher": training["batcher"]})["batcher"]
     steps = EPOCHS * sum(1 for _ in batcher(docs["train"]))
-    training.update(max_epochs=EPOCHS, eval_frequency=steps // EPOCHS, logger={"@loggers": "spacy.ConsoleLogger.v1"})
+    training.update(max_epochs=EPOCHS, max_steps=0, eval_frequency=steps // EPOCHS)
+    training["logger"] = {"@loggers": "spacy.ConsoleLogger.v1"}
     training["optimizer"]["learn_rate"].update(
         initial_rate=learn_rate, warmup_steps=steps // 10, total_steps=int(steps * 1.02)
     )

@@ -81,8 +81,8 @@ transformer_config = {}
 # A loss so many times that of guessing means that training has diverged
 MAX_LOSS = 4.0
 
-# None, as far as dropping goes. Where a config has a dict, that of one label can be given with `spacy.load` and in commands;
-# confection before 1.0 (spaCy before 3.8.14) then no longer takes a number for all labels, which is wanted more often.
+# Nothing is dropped. Where a config has a dict, that of one label can be given with `spacy.load` and in commands; confection
+# before 1.0, which spaCy before 3.8.14 may have, then no longer takes a number for all labels, which is wanted more often.
 NO_THRESHOLD: dict[str, float] | None = None if version("confection").startswith("0.") else {}
 
 # Entities of one Doc: (first token, last token + 1, label, probability) each

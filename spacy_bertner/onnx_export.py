@@ -74,6 +74,7 @@ def export(module: TokenClassifier, *, int8: bool = False) -> bytes:
     orthography = torch.arange(14).reshape(2, 7) % N_ORTHOGRAPHY * mask
     inputs = {"input_ids": mask.clone(), "attention_mask": mask, "orthography": orthography}
     inputs["first"] = torch.tensor([1, 2, 4, 8, 10])
+    shapes = tuple(dict.fromkeys(range(value.dim()), torch.export.Dim.AUTO) for value in inputs.values())
     with tempfile.TemporaryDirectory() as folder, quiet_transformers(), quiet_exporter():
         path = Path(folder) / MODEL_FILE
         try:
@@ -82,9 +83,7 @@ def export(module: TokenClassifier, *, int8: bool = False) -> bytes:
                 tuple(inputs.values()),
                 input_names=list(inputs),
                 output_names=["scores"],
-                dynamic_shapes=tuple(
-                    dict.fromkeys(range(value.dim()), torch.export.Dim.AUTO) for value in inputs.values()
-                ),
+                dynamic_shapes=shapes,
                 dynamo=True,
                 external_data=False,
                 opset_version=OPSET,

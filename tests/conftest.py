@@ -50,12 +50,10 @@ SIZES = {
 }  # fmt: skip
 
 
-def trained_pieces(size: int, pre_tokenizer, normalizer=None) -> list[str]:
+def trained_pieces(size: int, pre_tokenizer, normalizer) -> list[str]:
     """Train pieces of words: by BPE, as the trainers of WordPiece and Unigram do not give the same ones every time."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizer
-    if normalizer is not None:
-        tokenizer.normalizer = normalizer
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
     tokenizer.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=size, show_progress=False))
     vocabulary = tokenizer.get_vocab()
     return sorted(vocabulary, key=vocabulary.__getitem__)

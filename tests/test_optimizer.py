@@ -141,12 +141,14 @@ def test_a_schedule_that_stays_at_zero_is_warned_of_once():
         module(torch.randn(5, 8)).sum().backward()
         optimizer.step(Adam(learn_rate, use_averages=False), key=1, divisor=1)
 
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         for learn_rate in (0.0, 0.1, *[0.0] * (MAX_STEPS_AT_ZERO - 1)):  # a warm-up starts at zero
             step(learn_rate)
     with pytest.warns(UserWarning, match=r"has been 0 for 10 steps.*\[training.optimizer\] learn_rate.*total_steps"):
         step(0.0)
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         step(0.0)
 
 
@@ -215,5 +217,6 @@ def test_a_loss_that_explodes_is_warned_of_once(tagger, nlp):
     with pytest.warns(UserWarning, match=r"the loss is .* training diverges. Lower \[training.optimizer\] learn_rate"):
         for _ in range(5):
             nlp.update(make_examples(nlp), sgd=Adam(3.0, grad_clip=0.0))
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         nlp.update(make_examples(nlp), sgd=Adam(3.0, grad_clip=0.0))

@@ -164,9 +164,11 @@ def test_hard_documents(own, nlp):
 def test_add_label_keeps_the_rows_of_the_others(own, nlp):
     doc = nlp.make_doc("Maria Kolb lives in Dresden .")
     (before,) = own.model.predict([doc])
+    weights = own.model.layers[2].get_param("W").copy()
     assert own.add_label("DATE") == 1 and own.add_label("PER") == 0
     (after,) = own.model.predict([doc])
     assert after.shape[1] == before.shape[1] + 2
+    np.testing.assert_array_equal(own.model.layers[2].get_param("W")[: len(weights)], weights)
     # Not equal: a product of another width may be added up in another order
     np.testing.assert_allclose(after[:, : before.shape[1]], before, atol=1e-6)
     sentences = [("Nothing happened on Monday .", "O O O B-DATE O")]
