@@ -27,8 +27,9 @@ from spacy.pipeline.trainable_pipe import TrainablePipe
 from spacy.scorer import get_ner_prf
 from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_examples, validate_get_examples
-from thinc.api import Config, CupyOps, Model, Optimizer, set_dropout_rate
+from thinc.api import Config, CupyOps, Model, Optimizer, get_current_ops, set_dropout_rate
 from thinc.types import Floats2d
+from thinc.util import get_torch_default_device
 
 from .crf import crf_loss
 from .files import CheckpointError, checksums, verified
@@ -287,13 +288,12 @@ class BertNER(TrainablePipe):
         """
         if not self.model.has_dim("nO"):
             raise ValueError(Errors.E109.format(name=self.name))
-        if isinstance(self.model.ops, CupyOps) and not self._process.is_this():
+        if self._is_on_gpu() and not self._process.is_this():
             raise ValueError(
                 f"{self.name}: the model is on a GPU, which a forked process cannot use. Use n_process=1, or several "
                 "programs that load the pipeline each for itself; on a CPU n_process may be greater"
             )
-        rows = self.model.predict(docs)
-        scores = self.model.ops.to_numpy(rows[0] if len(rows) == 1 else self.model.ops.xp.concatenate(rows))
+        scores = self._predict_scores(docs)
         starts = np.cumsum([0] + [len(doc) for doc in docs])
         is_free, is_start = self._free_tokens(docs)
         is_start[starts[:-1][np.diff(starts) > 0]] = True
@@ -308,6 +308,18 @@ class BertNER(TrainablePipe):
                 "or check the weights it started from"
             )
         return TagRows(scores, is_first, tokens, starts)
+
+    def _predict_scores(self, docs: list[Doc]) -> NDArray[np.float32]:
+        """Let the model score the tags of all tokens together, (n_tokens, n_tags)."""
+        if "predict_scores" in self.model.attrs:
+            return self.model.attrs["predict_scores"](self.model, docs)
+        rows = self.model.predict(docs)
+        return self.model.ops.to_numpy(rows[0] if len(rows) == 1 else self.model.ops.xp.concatenate(rows))
+
+    def _is_on_gpu(self) -> bool:
+        if "is_on_gpu" in self.model.attrs:
+            return self.model.attrs["is_on_gpu"](self.model)
+        return isinstance(self.model.ops, CupyOps)
 
     def best_spans(self, rows: TagRows) -> list[tuple[int, int, str]]:
         """Find the entities on the best legal tag sequences: (first row, last row + 1, label) each, in order."""
@@ -398,20 +410,24 @@ class BertNER(TrainablePipe):
         """As `update`; `rehearse` is the weight of the teacher, where there is one."""
         teacher = self._teacher if rehearse else None
         set_dropout_rate(self.model, drop)
-        loss, n_labelled = 0.0, 0
-        for group in self._group(examples, with_unlabelled=teacher is not None):
+        groups = self._group(examples, with_unlabelled=teacher is not None)
+        loss: Any = 0.0  # on the device
+        n_labelled = 0
+        for i, group in enumerate(groups):
             docs = [eg.predicted for eg in group]
             taught = teacher.probabilities(docs) if teacher else None
             scores, backprop = self.model.begin_update(docs)
             group_loss, d_scores, d_transitions, n = self._loss(group, scores, taught, rehearse)
+            loss = loss + group_loss
+            n_labelled += n
+            if i == len(groups) - 1:
+                # The one time that this waits for a GPU: for the forward passes, not for the backward pass to come
+                loss = float(loss)
             # A shared layer waits for the gradient of all that listen to it, be it zero
             if n or "group_docs" not in self.model.attrs:
                 backprop(d_scores)
             if d_transitions is not None and n:
                 self.model.attrs["add_transition_gradient"](self.model, d_transitions)
-            if n:
-                loss += group_loss
-                n_labelled += n
         if n_labelled:
             if "add_labelled" in self.model.attrs:
                 self.model.attrs["add_labelled"](self.model, n_labelled)
@@ -453,12 +469,14 @@ class BertNER(TrainablePipe):
         Returns the loss and its gradient with respect to the scores.
         """
         loss, d_scores, *_ = self._loss(self._with_entities(examples), scores)
-        return loss, d_scores
+        return float(loss), d_scores
 
     def _loss(
         self, examples: Sequence[Example], scores: list[Floats2d], taught: Floats2d | None = None, rehearse: float = 0.0
-    ) -> tuple[float, list[Floats2d], np.ndarray | None, int]:
+    ) -> tuple[Any, list[Floats2d], np.ndarray | None, int]:
         """As `get_loss`, with the gradient of the transitions, None without, and the number of tokens learnt from.
+
+        The loss is a number or an array without dimensions, on the device of the scores.
 
         taught: what the teacher gives to its tags, (n_tokens of all examples, n_old): it is learnt, at the weight
             `rehearse`, where the annotation is `O` or missing (see `rehearsal.distil`).
@@ -467,7 +485,7 @@ class BertNER(TrainablePipe):
             return 0.0, [], None, 0
         xp = self.model.ops.xp
         Y = xp.concatenate(scores)  # (n_tokens, n_tags)
-        is_kept = ~np.isneginf(self.model.ops.to_numpy(Y[:, 0]))
+        is_kept = self._has_rows(examples, Y)
         ends = np.cumsum([len(eg.predicted) for eg in examples]).tolist()
         encoded = [
             self.tag_set.encode(eg.get_aligned_ner(), is_kept[end - len(eg.predicted) : end])
@@ -475,7 +493,9 @@ class BertNER(TrainablePipe):
         ]
         self._warn_unknown(set().union(*(unknown for _, unknown in encoded)))
         truth = np.concatenate([ids for ids, _ in encoded])
-        loss, dY, n_learnt = 0.0, xp.zeros_like(Y), 0
+        dY: Any = xp.zeros_like(Y)
+        loss: Any = 0.0
+        n_learnt = 0
         if taught is not None:
             loss, dY, n_learnt = distil(self.model.ops, Y, taught, truth, is_kept, self.tag_set, self._annotated)
             loss, dY = loss * rehearse, dY * rehearse
@@ -484,8 +504,8 @@ class BertNER(TrainablePipe):
         n_learnt += len(rows)
         transitions, d_transitions = self.transitions(), None
         if transitions is None:
-            rows = xp.asarray(rows)
-            rows_loss, dY[rows] = _cross_entropy(xp, Y[rows], xp.asarray(truth[rows]))
+            places = xp.asarray(rows)
+            rows_loss, dY[places] = _cross_entropy(xp, Y[places], xp.asarray(truth[rows]))
         else:
             rows = np.flatnonzero(is_kept)
             is_start = np.diff(np.searchsorted(ends, rows, side="right"), prepend=-1) != 0
@@ -494,6 +514,12 @@ class BertNER(TrainablePipe):
             dY[xp.asarray(rows)] = xp.asarray(d_rows, dtype=dY.dtype)
         d_scores = [dY[end - len(s) : end] for end, s in zip(ends, scores, strict=True)]
         return loss + rows_loss, d_scores, d_transitions, n_learnt
+
+    def _has_rows(self, examples: Sequence[Example], Y: Floats2d) -> Bools1d:
+        """Say of each token of the examples, (n_tokens,), whether its scores Y are numbers."""
+        if "has_rows" in self.model.attrs:  # which knows without waiting for a GPU
+            return np.concatenate([self.model.attrs["has_rows"](self.model, eg.predicted) for eg in examples])
+        return ~np.isneginf(self.model.ops.to_numpy(Y[:, 0]))
 
     def _prepare_for(self, examples: Sequence[Example]) -> None:
         """Before an update: take a teacher, and add the labels that are new, where that is to be done."""
@@ -624,6 +650,7 @@ class BertNER(TrainablePipe):
         Raises ValueError where there are no labels from the data, `labels` or the checkpoint, where one cannot be
         written as a tag, and where the checkpoint cannot be loaded.
         """
+        _follow_current_ops(self.model)
         annotated: list[str] = []
         if labels is None:
             validate_get_examples(get_examples, "BertNER.initialize")
@@ -667,7 +694,7 @@ class BertNER(TrainablePipe):
         has_rows = self.model.attrs.get("has_rows")
         faults = Faults(
             self.labels,
-            lambda doc: has_rows(self.model, doc) if has_rows else [True] * len(doc),
+            lambda doc: has_rows(self.model, doc).tolist() if has_rows else [True] * len(doc),
             self.cfg["spans_key"],
         )
         for example in get_examples():
@@ -708,6 +735,7 @@ class BertNER(TrainablePipe):
 
     def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> "BertNER":
         """Load what `to_bytes` returned."""
+        _follow_current_ops(self.model)
         cfg: dict[str, Any] = {}
         util.from_bytes(
             bytes_data,
@@ -752,6 +780,7 @@ class BertNER(TrainablePipe):
         return self
 
     def _load_model(self, path: Path, expected: dict[str, str]) -> None:
+        _follow_current_ops(self.model)
         with verified(path, expected):
             self.model.from_disk(path)
 
@@ -789,7 +818,7 @@ def _labels(examples: Iterable[Example], spans_key: str | None = None) -> set[st
     return {ent.label_ for eg in examples for ent in annotated_entities(eg.reference, spans_key)}
 
 
-def _cross_entropy(xp: Any, rows: Any, truth: Any) -> tuple[float, Any]:
+def _cross_entropy(xp: Any, rows: Any, truth: Any) -> tuple[Any, Any]:
     """Sum the cross-entropy of rows of scores, (n_rows, n_tags), with their tags, (n_rows,); also return the gradient."""
     if not len(rows):
         return 0.0, rows
@@ -798,7 +827,16 @@ def _cross_entropy(xp: Any, rows: Any, truth: Any) -> tuple[float, Any]:
     d_rows = xp.exp(log_probs)
     places = xp.arange(len(rows))
     d_rows[places, truth] -= 1.0
-    return float(-log_probs[places, truth].sum()), d_rows
+    return -log_probs[places, truth].sum(), d_rows
+
+
+def _follow_current_ops(model: Model) -> None:
+    """Let a model that was made before `spacy.require_gpu` or `require_cpu` compute where Thinc does by now."""
+    is_on_gpu = isinstance(get_current_ops(), CupyOps)
+    if is_on_gpu and not isinstance(model.ops, CupyOps):
+        model.to_gpu(get_torch_default_device().index)
+    elif not is_on_gpu and isinstance(model.ops, CupyOps):
+        model.to_cpu()
 
 
 def _model_checksums(path: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -19,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from thinc.api import Optimizer, Shim
+from thinc.api import CupyOps, MPSOps, Optimizer, Shim, get_current_ops
 from thinc.types import Floats2d
-from thinc.util import get_torch_default_device, torch2xp
+from thinc.util import torch2xp, xp2torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -39,7 +40,6 @@ from .onnx_runtime import MODEL_FILE as ONNX_FILE
 from .optimizer import TorchOptimizer, resized
 
 HEAD_FILE = "head.safetensors"
-OutOfMemoryError = torch.cuda.OutOfMemoryError
 
 # OpenMP hangs in a forked process whose parent has used its threads; `nlp.pipe(n_process=…)` forks
 if hasattr(os, "register_at_fork"):
@@ -74,8 +74,8 @@ def _pick_rows(hidden: Tensor, first: Tensor) -> Tensor:
     return hidden.flatten(0, 1).index_select(0, first)
 
 
-def _pick_rows_hook(_module: nn.Module, _args: Any, output: Any) -> Any:
-    first = _wanted_rows.get()
+def _pick_rows_hook(module: nn.Module, _args: Any, output: Any) -> Any:
+    first = module.rows_in_training if module.training else _wanted_rows.get()
     if first is None:
         return output
     if isinstance(output, Tensor):
@@ -92,23 +92,26 @@ def _layers(encoder: Any) -> tuple[str, Sequence[nn.Module]]:
     return "", []
 
 
-def _let_last_layer_pick_rows(encoder: nn.Module) -> bool:
+def _let_last_layer_pick_rows(encoder: nn.Module) -> nn.Module | None:
     """Let the last layer go on, after its attention, with the wanted rows alone: what follows is row by row.
 
     Two thirds of a layer's products are in that part, and a third of the pieces are no first piece of a word that the
-    window owns. Returns whether the encoder allows it: layers as those of BERT and its kin, or of DistilBERT.
+    window owns. Returns the part of the layer after which the rows are picked, None where the encoder does not allow it:
+    it needs layers like those of BERT and its kin, or of DistilBERT.
     """
     _, layers = _layers(encoder)
     if len(layers) < 2:  # DeBERTa has a convolution over the first layer's output
-        return False
+        return None
     parts = dict(layers[-1].named_children())
     if {"attention", "intermediate", "output"} == parts.keys() - {"crossattention"}:
-        parts["attention"].register_forward_hook(_pick_rows_hook)
+        part = parts["attention"]
     elif {"attention", "sa_layer_norm", "ffn", "output_layer_norm"} == parts.keys() - {"dropout"}:
-        parts["sa_layer_norm"].register_forward_hook(_pick_rows_hook)
+        part = parts["sa_layer_norm"]
     else:
-        return False
-    return True
+        return None
+    part.rows_in_training = None
+    part.register_forward_hook(_pick_rows_hook)
+    return part
 
 
 class TokenClassifier(nn.Module):
@@ -122,15 +125,14 @@ class TokenClassifier(nn.Module):
     def __init__(self, encoder: nn.Module, n_tags: int, orthography: bool) -> None:
         super().__init__()
         self.encoder = encoder
-        if isinstance(encoder.get_input_embeddings(), nn.Embedding):
-            encoder.get_input_embeddings().sparse = True  # see `EncoderShim._prepare_embeddings`
         config: Any = encoder.config
         # As transformers starts the head
         self.head_std = getattr(config, "initializer_range", 0.02)
         self.head = self._new_head(config.hidden_size, n_tags)
         # Scores of transitions (see `lattice.Lattice.of`), of a conditional random field alone
         self.transitions: nn.Parameter | None = None
-        self._picks_rows = _let_last_layer_pick_rows(encoder)
+        picks_rows = _let_last_layer_pick_rows(encoder)
+        self._picks_rows = () if picks_rows is None else (picks_rows,)  # in a tuple, so as not to be a part twice
         self.orthography = None
         if orthography:
             width = encoder.get_input_embeddings().embedding_dim
@@ -138,10 +140,11 @@ class TokenClassifier(nn.Module):
             nn.init.zeros_(self.orthography.weight)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, orthography: Tensor, first: Tensor, dropout: float = 0.0
+        self, input_ids: Tensor, attention_mask: Tensor | None, orthography: Tensor, first: Tensor, dropout: float = 0.0
     ) -> Tensor:
         """Score the tags of the words whose first pieces are at `first` (see `encoding.Batch`).
 
+        attention_mask: as the encoder takes it, (n_windows, n_pieces) or what `EncoderShim._attention_mask` makes of it.
         Returns the scores, (n_rows, n_tags), float32.
         """
         if self.orthography is None:
@@ -149,16 +152,31 @@ class TokenClassifier(nn.Module):
         else:
             embeds = self.encoder.get_input_embeddings()(input_ids)
             inputs = {"inputs_embeds": embeds + self.orthography(orthography)}  # (n_windows, n_pieces, width)
-        # Under checkpointing a layer is computed again in another thread, which would not know the rows
-        picks_rows = self._picks_rows and not (self.training and self.encoder.is_gradient_checkpointing)
-        token = _wanted_rows.set(first if picks_rows else None)
-        try:
+        with self.picking_rows(first):
             hidden = self.encoder(attention_mask=attention_mask, **inputs)[0]
-        finally:
-            _wanted_rows.reset(token)
-        rows = hidden[0] if picks_rows else _pick_rows(hidden, first)  # (n_rows, width)
+        rows = hidden[0] if self._picks_rows else _pick_rows(hidden, first)  # (n_rows, width)
         rows = nn.functional.dropout(rows, dropout, self.training)
         return self.head(rows).float()  # (n_rows, n_tags)
+
+    @contextlib.contextmanager
+    def picking_rows(self, first: Tensor) -> Iterator[None]:
+        """Let the last layer, where it can, compute the rows at `first` alone.
+
+        Each thread that predicts has its own rows. In training they are kept with the layer: under gradient checkpointing
+        torch computes it again in a thread of its choice.
+        """
+        if self.training:
+            for part in self._picks_rows:
+                part.rows_in_training = first
+            yield
+            for part in self._picks_rows:
+                part.rows_in_training = None
+            return
+        token = _wanted_rows.set(first)
+        try:
+            yield
+        finally:
+            _wanted_rows.reset(token)
 
     def depths(self) -> dict[str, int]:
         """Say of each parameter how deep it lies: 0 in the embeddings, i + 1 in the encoder's layer i, above that the head.
@@ -206,28 +224,26 @@ class TokenClassifier(nn.Module):
         return head
 
     def resize(self, n_tags: int) -> None:
-        """Add rows to the head, or cut its last ones; the others stay as they are."""
-        if self.transitions is not None:
-            self._set_transitions(n_tags)
+        """Add rows to the head, or cut its last ones; the others stay as they are, and so do their gradients."""
         old = self.head
         self.head = self._new_head(old.in_features, n_tags).to(old.weight.device)
-        with torch.no_grad():
-            for new, kept in zip(self.head.parameters(), old.parameters(), strict=True):
-                new.copy_(resized(kept, n_tags, fill=new))
-                if kept.grad is not None:
-                    new.grad = resized(kept.grad, n_tags)
+        self.head.weight = _resized_parameter(old.weight, self.head.weight.shape, fill=self.head.weight.detach())
+        self.head.bias = _resized_parameter(old.bias, self.head.bias.shape)
+        if self.transitions is not None:
+            self.transitions = _resized_parameter(self.transitions, (n_tags + 1, n_tags + 1))
 
     def add_transitions(self) -> None:
         """Add scores of transitions, all zero, unless there are some."""
         if self.transitions is None:
-            self._set_transitions(self.head.out_features)
+            n_tags = self.head.out_features
+            self.transitions = nn.Parameter(torch.zeros(n_tags + 1, n_tags + 1, device=self.head.weight.device))
 
-    def _set_transitions(self, n_tags: int) -> None:
-        new = torch.zeros(n_tags + 1, n_tags + 1, device=self.head.weight.device)
-        if self.transitions is not None:
-            n = min(len(self.transitions), n_tags + 1)
-            new[:n, :n] = self.transitions.detach()[:n, :n]
-        self.transitions = nn.Parameter(new)
+
+def _resized_parameter(old: nn.Parameter, shape: Sequence[int], fill: Tensor | None = None) -> nn.Parameter:
+    new = nn.Parameter(resized(old.detach(), shape, fill), requires_grad=old.requires_grad)
+    if old.grad is not None:
+        new.grad = resized(old.grad, shape)
+    return new
 
 
 class EncoderShim(Shim):
@@ -310,16 +326,17 @@ class EncoderShim(Shim):
     def resize(self, n_tags: int) -> None:
         """Give the head `n_tags` rows; the optimiser goes on with what it knows of the others."""
         if n_tags != self.module.head.out_features:
-            old = list(self.module.head.parameters())
+            before = dict(self.module.named_parameters())
             self.module.resize(n_tags)
             if self._optimizer is not None:
-                self._optimizer.replace(old, list(self.module.head.parameters()))
+                after = dict(self.module.named_parameters())
+                self._optimizer.replace([(before[name], after[name]) for name in before if before[name] is not after[name]])
 
     @property
     def transitions(self) -> NDArray[np.float32] | None:
-        """The scores of transitions, (n_tags + 1, n_tags + 1); None where the model is to have none."""
+        """A copy of the scores of transitions, (n_tags + 1, n_tags + 1); None where the model is to have none."""
         found = self.module.transitions
-        return None if found is None else found.detach().cpu().numpy()
+        return None if found is None else np.array(found.detach().cpu())
 
     def add_transitions(self) -> None:
         """Let the model have scores of transitions, all zero at first."""
@@ -335,26 +352,69 @@ class EncoderShim(Shim):
 
     def predict(self, batches: Iterable[Batch], n_tokens: int) -> Floats2d:  # type: ignore[override]
         """Score the tags of all tokens, (n_tokens, n_tags), float32; the rows that no batch has are -inf."""
-        module = self.module
-        with torch.inference_mode(), self._autocast():
-            Y = torch.full((n_tokens, module.head.out_features), -torch.inf, device=self.device)
-            for batch in batches:
-                for part, scores in self.in_parts(batch, lambda part: module(*self._to_tensors(part))):
-                    Y[self._to_tensor(part.rows)] = scores
-        return cast(Floats2d, torch2xp(Y))
+        return cast(Floats2d, torch2xp(self._predict(batches, n_tokens)))
 
-    def in_parts(
+    def predict_numpy(self, batches: Iterable[Batch], n_tokens: int) -> NDArray[np.float32]:
+        """As `predict`, as an array in main memory. On a GPU this waits for it once, and needs nothing of CuPy."""
+        return self._predict(batches, n_tokens).cpu().numpy()
+
+    def _predict(self, batches: Iterable[Batch], n_tokens: int) -> Tensor:
+        with self._on_device(), torch.inference_mode(), self._autocast():
+            Y = self._no_scores(n_tokens)
+            for batch in batches:
+                for part, scores in self._in_parts(batch, lambda part: self.module(*self._inputs(part))):
+                    Y[self._to_tensor(part.rows)] = scores
+        return Y
+
+    def begin_update(  # type: ignore[override]
+        self, batches: Sequence[Batch], n_tokens: int, dropout: float, *, is_kept: bool
+    ) -> tuple[Floats2d, Callable[[Floats2d], None]]:
+        """As `predict`, in training.
+
+        dropout: rate before the head. The encoder's own rates are those of its configuration; at 0.0 all
+            dropout is off, the encoder's too.
+        is_kept: whether the activations are kept for the backward pass; if not, it computes each batch again, with the same
+            dropout.
+        Returns the scores and a function that takes their gradient, (n_tokens, n_tags), and adds to the parameters'.
+        """
+        callbacks: list[tuple[Batch, Callable[[Tensor], None]]] = []
+
+        def kept(batch: Batch) -> tuple[Tensor, Callable[[Tensor], None]]:
+            return self._begin_kept(batch, dropout)
+
+        def recomputed(batch: Batch) -> tuple[Tensor, Callable[[Tensor], None]]:
+            return self._begin_recomputed(batch, dropout)
+
+        with self._on_device():
+            Y = self._no_scores(n_tokens)
+            for batch in batches:
+                for part, (scores, callback) in self._in_parts(batch, kept if is_kept else recomputed, recomputed):
+                    Y[self._to_tensor(part.rows)] = scores
+                    callbacks.append((part, callback))
+
+        def backprop(dY: Floats2d) -> None:
+            with self._on_device():
+                d_scores = xp2torch(dY, device=self.device)
+                for part, callback in callbacks:
+                    callback(d_scores[self._to_tensor(part.rows)])
+
+        return cast(Floats2d, torch2xp(Y)), backprop
+
+    def _no_scores(self, n_tokens: int) -> Tensor:
+        return torch.full((n_tokens, self.module.head.out_features), -torch.inf, device=self.device)
+
+    def _in_parts(
         self, batch: Batch, score: Callable[[Batch], Any], score_half: Callable[[Batch], Any] | None = None
     ) -> Iterator[tuple[Batch, Any]]:
-        """Give the batch and what `score` returns for it; where the GPU's memory runs out, halves of it instead.
+        """Give the batch and what `score` returns for it; where memory runs out, halves of it instead.
 
         score_half: what to call for the halves, if not `score`.
-        Raises torch's OutOfMemoryError where memory does not suffice for one window.
+        Raises torch's error where memory does not suffice for one window.
         """
         try:
             scored = score(batch)
-        except OutOfMemoryError:
-            if len(batch.input_ids) == 1:
+        except RuntimeError as err:
+            if not is_out_of_memory(err) or len(batch.input_ids) == 1:
                 raise
         else:
             yield batch, scored
@@ -362,7 +422,7 @@ class EncoderShim(Shim):
         # Here, and not in the except clause: the error holds on to the tensors of the pass that failed
         self._shrink(batch)
         for half, _ in batch.halves():
-            yield from self.in_parts(half, score_half or score)
+            yield from self._in_parts(half, score_half or score)
 
     def _shrink(self, batch: Batch) -> None:
         """Note that the memory did not suffice for a batch: those to come are half as large at most."""
@@ -377,11 +437,9 @@ class EncoderShim(Shim):
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def begin_update(self, batch: Batch, dropout: float = 0.0) -> tuple[Tensor, Callable[[Tensor], None]]:
+    def _begin_kept(self, batch: Batch, dropout: float) -> tuple[Tensor, Callable[[Tensor], None]]:
         """Score one batch and keep what the backward pass needs.
 
-        dropout: rate before the head. The encoder's own rates are those of its configuration; at 0.0 all
-            dropout is off, the encoder's too.
         Returns the scores, (n_rows, n_tags), and a function that takes their gradient and adds to the parameters'.
         """
         with torch.enable_grad():
@@ -393,49 +451,8 @@ class EncoderShim(Shim):
 
         return scores.detach(), backprop
 
-    def _add_gradient(
-        self,
-        batch: Batch,
-        d_scores: Tensor,
-        dropout: float,
-        graph: list[Tensor],
-        parameters: Sequence[nn.Parameter] | None = None,
-    ) -> None:
-        """Go back through a batch; where the GPU's memory runs out, compute and go back through its halves instead.
-
-        graph: holds the scores as the forward pass gave them, or nothing, for a pass that is still to do. It is emptied.
-        parameters: those whose gradient is added to; None for all. A pass that fails half-way has added some already.
-        """
-        self._prepare_embeddings()
-        all_parameters = parameters or [p for p in self.module.parameters() if p.requires_grad]
-        before = [_gradient_version(p) for p in all_parameters]
-        try:
-            if not graph:
-                with torch.enable_grad():
-                    graph.append(self._forward_in_training(batch, dropout))
-            graph.pop().backward(self._optimizer_or_new().scale(d_scores), inputs=parameters)
-        except OutOfMemoryError:
-            if len(batch.input_ids) == 1:
-                raise
-        else:
-            return
-        self._shrink(batch)
-        left = [p for p, version in zip(all_parameters, before, strict=True) if _gradient_version(p) == version]
-        for half, places in batch.halves():
-            self._add_gradient(half, d_scores[self._to_tensor(places)], dropout, [], left)
-
-    def _prepare_embeddings(self) -> None:
-        """Make the gradient that those of the word pieces' embeddings, which are sparse, are added to row by row.
-
-        A dense one of the vocabulary's size, almost all of it zeros, in each backward pass is a sixth of a training step on
-        a CPU.
-        """
-        embeddings = self.module.encoder.get_input_embeddings()
-        if isinstance(embeddings, nn.Embedding) and embeddings.weight.requires_grad and embeddings.weight.grad is None:
-            embeddings.weight.grad = torch.zeros_like(embeddings.weight)
-
-    def begin_update_recomputed(self, batch: Batch, dropout: float = 0.0) -> tuple[Tensor, Callable[[Tensor], None]]:
-        """As `begin_update`, but nothing is kept: the backward pass computes the batch again, with the same dropout."""
+    def _begin_recomputed(self, batch: Batch, dropout: float) -> tuple[Tensor, Callable[[Tensor], None]]:
+        """As `_begin_kept`, but nothing is kept: the backward pass computes the batch again, with the same dropout."""
         cpu_state = torch.get_rng_state()
         cuda_state = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
         with torch.no_grad():
@@ -451,19 +468,72 @@ class EncoderShim(Shim):
 
         return scores, backprop
 
+    def _add_gradient(
+        self,
+        batch: Batch,
+        d_scores: Tensor,
+        dropout: float,
+        graph: list[Tensor],
+        parameters: Sequence[nn.Parameter] | None = None,
+    ) -> None:
+        """Go back through a batch; where the GPU's memory runs out, compute and go back through its halves instead.
+
+        graph: holds the scores as the forward pass gave them, or nothing, for a pass that is still to do. It is emptied.
+        parameters: those whose gradient is added to; None for all. A pass that fails half-way has added some already.
+        """
+        self._prepare_embeddings()
+        scaled = self._optimizer_or_new(len(d_scores)).scale(d_scores)
+        all_parameters = [p for p in self.module.parameters() if p.requires_grad] if parameters is None else parameters
+        before = [_gradient_version(p) for p in all_parameters]
+        try:
+            if not graph:
+                with torch.enable_grad():
+                    graph.append(self._forward_in_training(batch, dropout))
+            # Gradient checkpointing computes layers again, and has to find the module as it was
+            with self._in_training(dropout), self.module.picking_rows(self._to_tensor(batch.first)):
+                graph.pop().backward(scaled, inputs=parameters)
+        except RuntimeError as err:
+            if not is_out_of_memory(err) or len(batch.input_ids) == 1:
+                raise
+        else:
+            return
+        self._shrink(batch)
+        left = [p for p, version in zip(all_parameters, before, strict=True) if _gradient_version(p) == version]
+        if left:
+            for half, places in batch.halves():
+                self._add_gradient(half, d_scores[self._to_tensor(places)], dropout, [], left)
+
+    def _prepare_embeddings(self) -> None:
+        """Make the gradient that those of the word pieces' embeddings, which are sparse, are added to row by row.
+
+        A dense one of the vocabulary's size, almost all of it zeros, in each backward pass is a sixth of a training step on
+        a CPU.
+        """
+        embeddings = self.module.encoder.get_input_embeddings()
+        if getattr(embeddings, "sparse", False) and embeddings.weight.requires_grad and embeddings.weight.grad is None:
+            embeddings.weight.grad = torch.zeros_like(embeddings.weight)
+
     def _forward_in_training(self, batch: Batch, dropout: float) -> Tensor:
-        module = self.module
         if self._autocast_type is not self.mixed_precision:
             warnings.warn(
                 f"mixed_precision: {self.device} has no arithmetic in {self.mixed_precision}; float32 is used instead",
                 stacklevel=2,
             )
-        module.train(dropout > 0.0)
+        with self._in_training(dropout), self._autocast():
+            return self.module(*self._inputs(batch), dropout)
+
+    @contextlib.contextmanager
+    def _in_training(self, dropout: float) -> Iterator[None]:
+        """Have the module in training mode in the context, if there is to be dropout."""
+        self.module.train(dropout > 0.0)
         try:
-            with self._autocast():
-                return module(*self._to_tensors(batch), dropout)
+            yield
         finally:
-            module.eval()
+            self.module.eval()
+
+    def _on_device(self) -> contextlib.AbstractContextManager:
+        """Make the GPU with the weights the current one: in a new thread that is the first, wherever the weights are."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext()
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         if self._autocast_type is None:
@@ -476,9 +546,26 @@ class EncoderShim(Shim):
         has_it = self.mixed_precision is not None and supports(self.device, self.mixed_precision)
         return self.mixed_precision if has_it else None
 
-    def _to_tensors(self, batch: Batch) -> Iterator[Tensor]:
-        for array in (batch.input_ids, batch.attention_mask, batch.orthography, batch.first):
-            yield self._to_tensor(array)
+    def _inputs(self, batch: Batch) -> Iterator[Tensor | None]:
+        yield self._to_tensor(batch.input_ids)
+        yield self._attention_mask(batch)
+        yield self._to_tensor(batch.orthography)
+        yield self._to_tensor(batch.first)
+
+    def _attention_mask(self, batch: Batch) -> Tensor | None:
+        """Give the mask; on a GPU in a form that transformers takes as it is, since it would wait for the GPU to look at it.
+
+        What it looks for is whether there is any padding: that is known here.
+        """
+        rank = mask_rank(self.module.encoder) if self.device.type == "cuda" else 2
+        if rank == 4 and batch.attention_mask.all():
+            return None
+        mask = self._to_tensor(batch.attention_mask)  # (n_windows, n_pieces)
+        if rank == 3:
+            return mask[:, None]  # (n_windows, 1, n_pieces)
+        if rank == 4:  # added to the attention scores
+            return (1.0 - mask[:, None, None].float()) * torch.finfo(torch.float32).min  # (n_windows, 1, 1, n_pieces)
+        return mask
 
     def _to_tensor(self, array: Ints2d | Ints1d) -> Tensor:
         tensor = torch.from_numpy(array)
@@ -491,10 +578,12 @@ class EncoderShim(Shim):
         """Note that the gradient now holds `n` more labelled tokens; the step divides by their number."""
         self._n_labelled += n
 
-    def _optimizer_or_new(self) -> TorchOptimizer:
+    def _optimizer_or_new(self, n_rows: int = 1) -> TorchOptimizer:
+        """Return the optimiser; made for gradients of scores that are summed over so many rows."""
         if self._optimizer is None:
-            scaled = self._autocast_type is torch.float16
-            self._optimizer = TorchOptimizer(self.module, rate_factors=self._rate_factors(), scaled=scaled)
+            # What GradScaler starts with is meant for the gradient of a mean
+            scale = 2.0 ** (16 - max(n_rows, 1).bit_length()) if self._autocast_type is torch.float16 else None
+            self._optimizer = TorchOptimizer(self.module, rate_factors=self._rate_factors(), scale=scale)
         return self._optimizer
 
     def _rate_factors(self) -> dict[str, float]:
@@ -527,7 +616,7 @@ class EncoderShim(Shim):
         given = {name: value for name, value in averages.items() if value.shape == named[name].shape}
         backup = {name: named[name].data for name in given}
         for name, value in given.items():
-            named[name].data = value
+            named[name].data = value.to(named[name].device)
         try:
             yield
         finally:
@@ -600,7 +689,8 @@ class EncoderShim(Shim):
             module.depths()  # where that cannot be, better now than at the first step
         if self.fine_tuning.gradient_checkpointing:
             enable_gradient_checkpointing(module.encoder)
-        self._model = module.to(get_torch_default_device()).eval()
+        self._model = module.eval()
+        self._place(current_device())
         self.tokenizer = tokenizer
         self.pieces = None
         self._optimizer = None
@@ -657,15 +747,70 @@ class EncoderShim(Shim):
             return self.from_disk(folder)
 
     def to_device(self, device_type: str, device_id: int) -> None:
-        """Move the weights, as `Model.to_cpu` and `Model.to_gpu` ask."""
-        if self._model is not None:
-            self._model.to("cpu" if device_type == "cpu" else f"cuda:{device_id}")
-            self._optimizer = None
+        """Move the weights, as `Model.to_cpu` and `Model.to_gpu` ask, and what the optimiser knows of them."""
+        if self._model is None:
+            return
+        # Thinc makes the GPU the current one, and says 0 for any
+        device = current_gpu() if device_type == "gpu" else torch.device("cpu")
+        with contextlib.nullcontext() if self._optimizer is None else self._optimizer.moving():
+            self._place(device)
+
+    def _place(self, device: torch.device) -> None:
+        embeddings = self.module.encoder.get_input_embeddings()
+        if isinstance(embeddings, nn.Embedding):
+            embeddings.sparse = device.type == "cpu"  # see `_prepare_embeddings`; a GPU would have to be waited for
+        self.module.to(device)
+
+
+def current_device() -> torch.device:
+    """Where Thinc's current operations are, for the weights: the CPU, or the current GPU.
+
+    Raises ValueError where that is a GPU that torch cannot use.
+    """
+    if isinstance(get_current_ops(), MPSOps):
+        warnings.warn(
+            "bert_ner computes on the CPU: on Apple's GPU (mps) it has not been tested. spacy.require_cpu(), or --gpu-id -1, "
+            "asks for the CPU",
+            stacklevel=2,
+        )
+    return current_gpu() if isinstance(get_current_ops(), CupyOps) else torch.device("cpu")
+
+
+def current_gpu() -> torch.device:
+    """The current GPU; raises ValueError where torch cannot use it."""
+    if not torch.cuda.is_available():
+        built = f"was built for CUDA {torch.version.cuda}" if torch.version.cuda else "is a build for the CPU alone"
+        raise ValueError(
+            f"bert_ner: spaCy uses a GPU, which torch cannot: torch {torch.__version__} {built}. Install a build for the "
+            "CUDA that the driver supports (https://pytorch.org/get-started/locally), or do without GPU: --gpu-id -1"
+        )
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def _gradient_version(parameter: nn.Parameter) -> int | None:
     """A number that changes when something is added to the parameter's gradient."""
     return None if parameter.grad is None else parameter.grad._version
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Say whether memory was lacking, of whatever library: torch has a class of error for its own allocator alone."""
+    lacks = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(lack in str(error) for lack in lacks)
+
+
+# Architectures that take a mask as it is, and of how many dimensions: `get_extended_attention_mask` in transformers 4,
+# `create_bidirectional_mask` in 5. With any other a forward pass waits for the GPU once.
+_TAKE_MASKS = {"bert", "camembert", "electra", "mpnet", "roberta", "xlm-roberta"}
+_MASK_RANKS = (
+    dict.fromkeys(_TAKE_MASKS, 3)
+    if version("transformers").startswith("4.")
+    else dict.fromkeys([*_TAKE_MASKS, "albert", "distilbert"], 4)
+)
+
+
+def mask_rank(encoder: Any) -> int:
+    """Return of how many dimensions a mask is that the encoder takes without looking at its values; 2 where it looks."""
+    return _MASK_RANKS.get(encoder.config.model_type, 2)
 
 
 def supports(device: torch.device, dtype: torch.dtype) -> bool:

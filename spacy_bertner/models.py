@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from spacy.tokens import Doc
 from thinc.api import Model, Shim
 from thinc.types import Floats2d
-from thinc.util import torch2xp, xp2torch
 
 if TYPE_CHECKING:
     from .encoder import EncoderShim
-    from .encoding import Batch, PieceEncoder
+    from .encoding import PieceEncoder
 
 # Padded pieces in a batch, for torch on its devices and for ONNX Runtime. On a CPU small batches stay in its caches; a GPU
 # wants to be filled.
@@ -159,6 +158,8 @@ def BertTokenClassifier(
             "crf": crf,
             "dropout_rate": 0.0,
             # Called by the component
+            "predict_scores": predict_scores,
+            "is_on_gpu": is_on_gpu,
             "load_checkpoint": load_checkpoint,
             "resize_output": resize_output,
             "group_docs": group_docs,
@@ -177,39 +178,28 @@ def forward(
     model: Model[list[Doc], list[Floats2d]], docs: Sequence[Doc], is_train: bool
 ) -> tuple[list[Floats2d], Callable]:
     """Score the tags of every token; in training, keep the activations of no more pieces than a batch may have."""
-    shim = _shim(model)
+    shim, ops = _shim(model), model.ops
+    lengths = [len(doc) for doc in docs]
     budget, overhead = _budget(model)
     queue = _pieces(model).encode(docs, budget, overhead)
-    lengths = [len(doc) for doc in docs]
     if not is_train:
-        scores = shim.predict(queue, sum(lengths))
-        return _split(cast(Floats2d, model.ops.asarray(scores)), lengths), lambda dY: []
-
+        return _split(ops.asarray2f(shim.predict(queue, sum(lengths))), lengths), lambda dY: []
     batches = list(queue)
-    xp = model.ops.xp
-    Y = xp.full((sum(lengths), model.get_dim("nO")), -xp.inf, dtype="float32")  # (n_tokens, n_tags)
-    dropout = model.attrs["dropout_rate"]
     is_kept = len(batches) == 1 or sum(batch.input_ids.size for batch in batches) <= budget
-    callbacks = []
-
-    def recomputed(batch: "Batch") -> tuple[Any, Callable]:
-        return shim.begin_update_recomputed(batch, dropout)
-
-    def kept(batch: "Batch") -> tuple[Any, Callable]:
-        return shim.begin_update(batch, dropout)
-
-    for batch in batches:
-        for part, (scores, callback) in shim.in_parts(batch, kept if is_kept else recomputed, recomputed):
-            Y[xp.asarray(part.rows)] = torch2xp(scores)
-            callbacks.append((part, callback))
+    Y, backprop_scores = shim.begin_update(batches, sum(lengths), model.attrs["dropout_rate"], is_kept=is_kept)
 
     def backprop(dY: list[Floats2d]) -> list[Doc]:
-        d_scores = xp.concatenate(dY) if dY else Y
-        for batch, callback in callbacks:
-            callback(xp2torch(d_scores[xp.asarray(batch.rows)], device=shim.device))
+        if dY:
+            backprop_scores(ops.xp.concatenate(dY))
         return []
 
-    return _split(Y, lengths), backprop
+    return _split(ops.asarray2f(Y), lengths), backprop
+
+
+def predict_scores(model: Model, docs: Sequence[Doc]) -> NDArray[np.float32]:
+    """Score the tags of every token of all Docs together, (n_tokens, n_tags), in main memory."""
+    queue = _pieces(model).encode(docs, *_budget(model))
+    return _shim(model).predict_numpy(queue, sum(len(doc) for doc in docs))
 
 
 def init(model: Model[list[Doc], list[Floats2d]], X: Any = None, Y: Any = None) -> None:
@@ -268,9 +258,14 @@ def add_transition_gradient(model: Model, d_transitions: NDArray) -> None:
     _shim(model).add_transition_gradient(d_transitions)
 
 
-def has_rows(model: Model, doc: Doc) -> list[bool]:
-    """Say of each token whether it gets a row of scores that are numbers."""
-    return _pieces(model).pieces(doc).has_row.tolist()
+def has_rows(model: Model, doc: Doc) -> NDArray[np.bool_]:
+    """Say of each token whether it gets a row of scores that are numbers, (n_tokens,)."""
+    return _pieces(model).pieces(doc).has_row
+
+
+def is_on_gpu(model: Model) -> bool:
+    """Say whether a GPU computes, which a forked process cannot use."""
+    return _shim(model).is_loaded and _shim(model).kind == "cuda"
 
 
 def cut_words(model: Model, doc: Doc) -> list[int]:

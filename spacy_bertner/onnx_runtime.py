@@ -97,17 +97,19 @@ class OnnxShim(Shim):
             (Y[batch.rows],) = session.run(None, {name: getattr(batch, name) for name in names})
         return cast(Floats2d, Y)
 
+    predict_numpy = predict
+
     # Training
 
     def load_checkpoint(self, name: str, orthography: bool | None, revision: str | None = None) -> NoReturn:
         """Raise ValueError."""
         raise ValueError(TRAINING)
 
-    def begin_update(self, *inputs: Any) -> NoReturn:
+    def begin_update(self, *inputs: Any, **settings: Any) -> NoReturn:
         """Raise ValueError."""
         raise ValueError(TRAINING)
 
-    begin_update_recomputed = in_parts = add_transition_gradient = begin_update
+    add_transition_gradient = begin_update
 
     def add_labelled(self, n: int) -> None:
         """Nothing is trained."""

@@ -5,27 +5,28 @@ own step walks the parameters in Python, clips each tensor by itself and decays 
 torch's fused one (Loshchilov and Hutter 2019), over the groups that Devlin et al. used.
 """
 
-import math
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from thinc.api import Adam, Optimizer
 from torch import Tensor, nn
 
-# float16 starts with a scale that is too large and halves it, which takes a few steps
+# float16 may start with a scale that is too large and halves it, which takes a few steps. On a GPU this is also how often
+# the host looks at the number of skipped steps, since looking means waiting for the GPU.
 MAX_SKIPPED = 40
 # A warm-up starts with one step at a rate of zero; so many in a row are a mistake in the schedule
 MAX_STEPS_AT_ZERO = 10
 
 
-def resized(tensor: Tensor, n_rows: int, fill: Tensor | None = None) -> Tensor:
-    """Return the tensor with so many rows: its own, then zeros or those of `fill`, (n_rows, …)."""
-    rows = tensor.new_zeros(n_rows, *tensor.shape[1:]) if fill is None else fill.clone()
-    n = min(n_rows, len(tensor))
-    rows[:n] = tensor[:n]
-    return rows
+def resized(tensor: Tensor, shape: Sequence[int], fill: Tensor | None = None) -> Tensor:
+    """Return a tensor of another shape: the values that both have room for, and zeros or those of `fill` elsewhere."""
+    new = tensor.new_zeros(shape) if fill is None else fill.clone()
+    shared = tuple(slice(min(sizes)) for sizes in zip(tensor.shape, shape, strict=True))
+    new[shared] = tensor[shared]
+    return new
 
 
 class TorchOptimizer:
@@ -33,33 +34,41 @@ class TorchOptimizer:
 
     module: the module whose parameters are trained; those that ask for no gradient stay as they are.
     rate_factors: the factor on the learning rate for each parameter, by its name.
-    scaled: whether to scale the loss, as float16 needs.
+    scale: what to scale the loss by at first, as float16 needs (Micikevicius et al. 2018); None for no scaling.
     """
 
-    def __init__(self, module: nn.Module, *, rate_factors: dict[str, float], scaled: bool) -> None:
+    def __init__(self, module: nn.Module, *, rate_factors: dict[str, float], scale: float | None) -> None:
         self._module = module
         self._rate_factors = rate_factors
-        self._scaler = torch.amp.GradScaler("cuda", enabled=scaled)
+        self._scaler = torch.amp.GradScaler("cuda", init_scale=scale or 1.0, enabled=scale is not None)
         self._torch: torch.optim.Optimizer | None = None
         self._thinc: Optimizer | None = None
+        self._n_steps = 0
         self._n_averaged = 0
-        self.n_skipped = 0  # steps not taken because the gradient was not finite
-        self._n_skipped_in_a_row = 0
+        # Steps that were not taken because the gradient was not finite: all of them, and those in a row up to now. They are
+        # counted on the device, where the norm is known; the host does not wait for them.
+        self._skipped = torch.zeros(2)
         self._n_at_zero = 0  # steps in a row with a learning rate of zero
+
+    @property
+    def n_skipped(self) -> int:
+        """The number of steps that were skipped because the gradient was not finite; waits for the device."""
+        return int(self._skipped[0])
 
     def scale(self, d_scores: Tensor) -> Tensor:
         """Scale the gradient of the scores for the backward pass; itself where there is no scaling."""
         return self._scaler.scale(d_scores)
 
     def step(self, optimizer: Optimizer, *, key: int, divisor: float) -> None:
-        """Take one step with the gradients of the parameters, and set them to nothing.
+        """Take one step with the gradients of the parameters, and set them to zero.
 
         optimizer: the Thinc optimiser whose learn_rate, L2, grad_clip, b1, b2 and eps hold for this step.
         key: under (key, parameter name) the averages go into `optimizer.averages`, where it has them.
         divisor: the gradients are divided by it.
 
-        A step with a gradient that is not finite is skipped and counted in `n_skipped`; raises FloatingPointError after
-        `MAX_SKIPPED` of them in a row. Warns once of `MAX_STEPS_AT_ZERO` steps in a row with a learning rate of zero.
+        A step with a gradient that is not finite is skipped and counted in `n_skipped`. Raises FloatingPointError after
+        `MAX_SKIPPED` of them in a row, on a GPU up to as many steps later. Warns once of `MAX_STEPS_AT_ZERO` steps in a row
+        with a learning rate of zero.
         """
         if self._torch is None or self._thinc is not optimizer:
             self._torch = self._make(optimizer)
@@ -67,31 +76,44 @@ class TorchOptimizer:
         self._set(self._torch, optimizer)
         self._scaler.unscale_(self._torch)
         grads = [p.grad for p in self._module.parameters() if p.grad is not None]
-        norm = float(torch.stack(torch._foreach_norm(grads)).norm()) / divisor
-        is_finite = math.isfinite(norm)
-        if is_finite:
-            # Dividing and clipping (Pascanu et al. 2013, as in `clip_grad_norm_`) in one pass over the gradients
-            clip = min(1.0, optimizer.grad_clip / (norm + 1e-6)) if optimizer.grad_clip else 1.0
-            torch._foreach_mul_(grads, clip / divisor)
-            self._scaler.step(self._torch)
-            self._n_skipped_in_a_row = 0
-        else:
-            self.n_skipped += 1
-            self._n_skipped_in_a_row += 1
+        norm = torch.stack(torch._foreach_norm(grads)).norm() / divisor
+        is_skipped = (~norm.isfinite()).float()
+        # Dividing and clipping (Pascanu et al. 2013, as in `clip_grad_norm_`) in one pass over the gradients
+        clip = (optimizer.grad_clip / (norm + 1e-6)).clamp(max=1.0) if optimizer.grad_clip else torch.ones_like(norm)
+        torch._foreach_mul_(grads, clip / divisor)
+        self._step_unless(is_skipped, self._torch)
         self._scaler.update()
         # The memory is kept: to get it anew for each step costs more than to fill it with zeros
         self._torch.zero_grad(set_to_none=False)
-        if is_finite and optimizer.averages is not None:
+        if optimizer.averages is not None:
             self._average(optimizer.averages, key)
-        self._n_at_zero = 0 if optimizer.learn_rate else self._n_at_zero + 1
+        self._count(is_skipped, optimizer.learn_rate)
+
+    def _step_unless(self, is_skipped: Tensor, torch_optimizer: Any) -> None:
+        """Take torch's step unless `is_skipped`, a number on the device, is 1."""
+        if torch_optimizer.defaults.get("fused"):
+            # As GradScaler tells it: the kernel itself looks, so that the host need not
+            torch_optimizer.found_inf = is_skipped
+            torch_optimizer.step()
+        elif not is_skipped:  # waits for the device
+            torch_optimizer.step()
+
+    def _count(self, is_skipped: Tensor, learn_rate: float) -> None:
+        """Count skipped steps and those at a learning rate of zero; warn or raise where there are too many."""
+        self._n_steps += 1
+        self._skipped = self._skipped.to(is_skipped.device)
+        self._skipped[1] *= is_skipped
+        self._skipped += is_skipped
+        self._n_at_zero = 0 if learn_rate else self._n_at_zero + 1
         if self._n_at_zero == MAX_STEPS_AT_ZERO:
             warnings.warn(
                 f"the learning rate has been 0 for {MAX_STEPS_AT_ZERO} steps, which teach nothing: look at "
                 "[training.optimizer] learn_rate (a linear schedule is at 0 after total_steps; the length of a run is "
                 "set by max_steps, max_epochs and patience)",
-                stacklevel=2,
+                stacklevel=3,
             )
-        if self._n_skipped_in_a_row >= MAX_SKIPPED:
+        is_looked_at = is_skipped.device.type == "cpu" or self._n_steps % MAX_SKIPPED == 0
+        if is_looked_at and self._skipped[1] >= MAX_SKIPPED:
             raise FloatingPointError(
                 f"the gradient was not finite for {MAX_SKIPPED} steps in a row: training has diverged. Lower "
                 "[training.optimizer] learn_rate (5e-5 to 2e-4 is usual), or check the data and mixed_precision"
@@ -107,9 +129,9 @@ class TorchOptimizer:
         numbers = {
             "has_stepped": self._torch is not None,
             "scaler": self._scaler.state_dict(),
+            "n_steps": self._n_steps,
             "n_averaged": self._n_averaged,
-            "n_skipped": self.n_skipped,
-            "n_skipped_in_a_row": self._n_skipped_in_a_row,
+            "skipped": self._skipped.tolist(),
             "n_at_zero": self._n_at_zero,
         }
         return tensors, numbers
@@ -128,10 +150,11 @@ class TorchOptimizer:
                 # A copy, since torch keeps what it is given, and this may be a view of a file
                 state["state"].setdefault(places[name], {})[kind] = tensor.clone()
             self._torch.load_state_dict(state)
+        self._scaler = torch.amp.GradScaler("cuda", enabled=self._scaler.is_enabled())  # its tensors have a device
         self._scaler.load_state_dict(numbers["scaler"])
+        self._n_steps = numbers["n_steps"]
         self._n_averaged = numbers["n_averaged"]
-        self.n_skipped = numbers["n_skipped"]
-        self._n_skipped_in_a_row = numbers["n_skipped_in_a_row"]
+        self._skipped = torch.tensor(numbers["skipped"])
         self._n_at_zero = numbers["n_at_zero"]
 
     def settings(self, optimizer: Any) -> Optimizer:
@@ -147,19 +170,30 @@ class TorchOptimizer:
             self._thinc = Adam(optimizer.learn_rate, beta1=optimizer.b1, beta2=optimizer.b2, use_averages=False)
         return self._thinc
 
-    def replace(self, old: Sequence[nn.Parameter], new: Sequence[nn.Parameter]) -> None:
-        """Let parameters with more or fewer rows take the place of others; what is known of the rows they share stays."""
+    def replace(self, replaced: Sequence[tuple[nn.Parameter, nn.Parameter]]) -> None:
+        """Let parameters of another shape take the place of others; what is known of the values they share stays.
+
+        replaced: pairs of the parameter before and the one after.
+        """
         if self._torch is None:
             return
-        for before, after in zip(old, new, strict=True):
+        for before, after in replaced:
             for group in self._torch.param_groups:
                 group["params"] = [after if p is before else p for p in group["params"]]
             state = self._torch.state.pop(before, {})
             for name, value in state.items():
                 if value.shape == before.shape:  # not the number of steps
-                    state[name] = resized(value, len(after))
+                    state[name] = resized(value, after.shape)
             if state:
                 self._torch.state[after] = state
+
+    @contextlib.contextmanager
+    def moving(self) -> Iterator[None]:
+        """Take along what is known of the parameters while they move to another device in the context."""
+        state, thinc = self.state(), self._thinc
+        yield
+        if thinc is not None:
+            self.load_state(thinc, *state)
 
     def _make(self, optimizer: Optimizer) -> torch.optim.Optimizer:
         groups: dict[tuple[bool, float], list[Tensor]] = {}
@@ -195,4 +229,5 @@ class TorchOptimizer:
             # Of another shape: from before the head was resized
             if (key, name) not in averages or averages[key, name].shape != value.shape:
                 averages[key, name] = torch.zeros_like(value)
+            averages[key, name] = averages[key, name].to(value.device)
         torch._foreach_lerp_([averages[key, name] for name in names], values, 1.0 - decay)

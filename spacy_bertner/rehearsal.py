@@ -45,7 +45,7 @@ def is_shared(model: Model) -> bool:
 
 def distil(
     ops: Any, Y: Floats2d, P: Floats2d, truth: Ints1d, is_kept: Any, tag_set: TagSet, annotated: set[str]
-) -> tuple[float, Floats2d, int]:
+) -> tuple[Any, Floats2d, int]:
     """Hold the student's scores against what teacher and annotation say of the tokens that are in no annotated entity.
 
     A token annotated `O` is to have the teacher's probabilities, with those of annotated labels moved to `O`, and none of
@@ -57,10 +57,12 @@ def distil(
     truth: (n_tokens,), numbers of tags, `MISSING` where there is no annotation. is_kept: (n_tokens,), False for those
         without scores.
     tag_set: the student's tags. annotated: the labels that the data annotates.
-    Returns the Kullback-Leibler divergence, summed over these tokens, its gradient with respect to Y, and their number.
+    Returns the Kullback-Leibler divergence, summed over these tokens, on the device of the arrays; its gradient with respect
+    to Y; and the number of these tokens.
     """
     xp = ops.xp
     dY = xp.zeros_like(Y)
+    P = ops.asarray2f(P)  # the student may have moved to another device than the teacher
     n_old = P.shape[1]
     outside = xp.asarray((truth == tag_set.outside).nonzero()[0])
     Q = xp.zeros((len(outside), Y.shape[1]), dtype="float32")
@@ -77,7 +79,7 @@ def distil(
     return loss + loss_unknown, dY, len(outside) + len(unknown)
 
 
-def _divergence(ops: Any, Y: Floats2d, Q: Floats2d) -> tuple[float, Floats2d]:
+def _divergence(ops: Any, Y: Floats2d, Q: Floats2d) -> tuple[Any, Floats2d]:
     """Return the divergence of the softmax of scores Y from probabilities Q, (n, n_tags) both, and the gradient of Y."""
     if not len(Y):
         return 0.0, Y
@@ -85,7 +87,7 @@ def _divergence(ops: Any, Y: Floats2d, Q: Floats2d) -> tuple[float, Floats2d]:
     scores = Y - xp.max(Y, axis=1, keepdims=True)
     log_p = scores - xp.log(xp.exp(scores).sum(axis=1, keepdims=True))
     loss = (Q * (xp.log(xp.maximum(Q, 1e-30)) - log_p)).sum()
-    return float(loss), xp.exp(log_p) - Q
+    return loss, xp.exp(log_p) - Q
 
 
 def make_rehearse(component: str = "bert_ner", weight: float = 1.0) -> Callable[[Language], Language]:

@@ -64,7 +64,7 @@ def forward(
     vectors, backprop_vectors = tok2vec(docs, is_train)
     X, backprop_dropout = dropout(ops.flatten(vectors), is_train)  # (n_tokens, width)
     Y, backprop_linear = linear(X, is_train)  # (n_tokens, n_tags)
-    Y[ops.xp.asarray(_blank_tokens(docs))] = -ops.xp.inf
+    Y[ops.xp.asarray(np.flatnonzero(_is_blank_token(docs)))] = -ops.xp.inf
     counts = cast(Ints1d, np.asarray(lengths, dtype="i"))
 
     def backprop(dY: list[Floats2d]) -> list[Doc]:
@@ -108,7 +108,7 @@ def resize_output(model: Model, n_tags: int) -> None:
 
 
 def transitions(model: Model, *, crf: bool) -> NDArray[np.float32] | None:
-    """The scores of transitions (see `lattice.Lattice.of`), zero before the first step; None where `crf` is False.
+    """A copy of the scores of transitions (see `lattice.Lattice.of`), zero at first; None where `crf` is False.
 
     Raises ValueError where the model has learnt some, and is not to have them.
     """
@@ -116,7 +116,7 @@ def transitions(model: Model, *, crf: bool) -> NDArray[np.float32] | None:
     if linear.has_param("transitions"):
         if not crf:
             raise ValueError("crf: false is set, but the model was trained with transitions: set crf = true")
-        return model.ops.to_numpy(linear.get_param("transitions"))
+        return np.array(model.ops.to_numpy(linear.get_param("transitions")))
     n_tags = model.maybe_get_dim("nO")
     return np.zeros((n_tags + 1, n_tags + 1), dtype="float32") if crf and n_tags else None
 
@@ -129,9 +129,9 @@ def add_transition_gradient(model: Model, d_transitions: NDArray) -> None:
     linear.inc_grad("transitions", model.ops.asarray2f(cast(Floats2d, d_transitions)))
 
 
-def has_rows(model: Model, doc: Doc) -> list[bool]:
-    """Say of each token whether it gets a row of scores that are numbers."""
-    return [not is_blank(token.text) for token in doc]
+def has_rows(model: Model, doc: Doc) -> NDArray[np.bool_]:
+    """Say of each token whether it gets a row of scores that are numbers, (n_tokens,)."""
+    return ~_is_blank_token([doc])
 
 
 def check_upstream(model: Model, component: Any, nlp: Language) -> None:
@@ -192,10 +192,9 @@ def _has_vectors(listener: Model, doc: Doc) -> bool:
     return Doc.has_extension("trf_data") and doc._.trf_data is not None
 
 
-def _blank_tokens(docs: Sequence[Doc]) -> np.ndarray:
-    """Number the tokens, over all Docs together, that nothing can be seen of."""
+def _is_blank_token(docs: Sequence[Doc]) -> NDArray[np.bool_]:
+    """Say of each token of all Docs together whether there is nothing to see of it, (n_tokens,)."""
     orths = np.concatenate([doc.to_array(ORTH) for doc in docs])
     words, places = np.unique(orths, return_inverse=True)
     strings = docs[0].vocab.strings
-    is_blank_word = np.array([is_blank(strings[int(word)]) for word in words], dtype=bool)
-    return np.flatnonzero(is_blank_word[places])
+    return np.array([is_blank(strings[int(word)]) for word in words], dtype=bool)[places]

@@ -8,6 +8,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 from math import log
 from pathlib import Path
 
+import numpy as np
 import pytest
 import spacy
 import torch
@@ -157,6 +158,11 @@ def checkpoint(tmp_path_factory):
         return made[key]
 
     return get
+
+
+def to_numpy(x) -> np.ndarray:
+    """An array of the device that the tests run on, or a tensor, in main memory."""
+    return x if isinstance(x, np.ndarray) else x.detach().cpu().numpy() if hasattr(x, "detach") else x.get()
 
 
 @pytest.fixture

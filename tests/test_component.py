@@ -42,7 +42,7 @@ class Oracle:
     def __init__(self, ner, monkeypatch):
         self.ner = ner
         self.scores = []
-        monkeypatch.setattr(type(ner.model), "predict", lambda _, docs: self.scores)
+        monkeypatch.setitem(ner.model.attrs, "predict_scores", lambda _, docs: np.concatenate(self.scores))
 
     def favour(self, *docs_tags):
         tags = list(self.ner.tag_set.tags)

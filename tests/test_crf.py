@@ -287,8 +287,10 @@ def test_add_label_keeps_what_was_learnt(crf, nlp):
     assert after.shape == (n + 2, n + 2)
     np.testing.assert_array_equal(after[:n, :n], before)
     assert (after[n:] == 0).all() and (after[:, n:] == 0).all()
-    nlp.update(make_examples(nlp), sgd=optimizer)
-    assert not np.array_equal(transitions_of(crf)[:n, :n], before)
+    for _ in range(3):
+        nlp.update(make_examples(nlp), sgd=optimizer)
+    moved = np.abs(transitions_of(crf) - after)
+    assert moved[:n, :n].max() > 1e-4 and moved[n:].max() > 1e-4
     with nlp.use_params(optimizer.averages):
         nlp(TEXTS[0])
 

@@ -1,4 +1,4 @@
-"""Running out of the GPU's memory, simulated: a pass over more pieces than so many raises what torch raises there."""
+"""Running out of memory, simulated: a pass over more pieces than so many raises what torch raises then."""
 
 import warnings
 
@@ -23,10 +23,13 @@ def full_memory(monkeypatch):
         @staticmethod
         def backward(ctx, d):
             if ctx.fails:
-                raise torch.cuda.OutOfMemoryError("simulated, backward")
+                raise error_of[0]
             return d, None
 
-    def set_limit(component, forward=10**9, backward=10**9):
+    error_of = [torch.OutOfMemoryError("simulated")]
+
+    def set_limit(component, forward=10**9, backward=10**9, error=None):
+        error_of[0] = error or error_of[0]
         module = component.model.shims[0].module
         real = type(module).forward
         layer = module.encoder.encoder.layer[0]
@@ -36,7 +39,7 @@ def full_memory(monkeypatch):
         def limited(self, input_ids, *args, **kwargs):
             sizes.append(input_ids.numel())
             if input_ids.numel() > forward:
-                raise torch.cuda.OutOfMemoryError("simulated")
+                raise error_of[0]
             return real(self, input_ids, *args, **kwargs)
 
         def limited_layer(self, hidden, *args, **kwargs):
@@ -88,7 +91,7 @@ def test_later_batches_are_smaller_from_the_start(tagger, nlp, full_memory):
 def test_one_window_too_much_is_an_error(tagger, nlp, full_memory):
     component = tagger()
     full_memory(component, forward=3)
-    with pytest.raises(torch.cuda.OutOfMemoryError, match="simulated"), warnings.catch_warnings():
+    with pytest.raises(torch.OutOfMemoryError, match="simulated"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         component.model.predict(docs_of(nlp))
 
@@ -114,3 +117,46 @@ def test_training_halves_the_batch(limits, budget, tagger, nlp, full_memory):
     assert found.keys() == expected.keys()
     for name, grad in expected.items():
         torch.testing.assert_close(found[name], grad, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA error: out of memory",
+        "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.",
+    ],
+)
+def test_memory_that_another_library_lacks(message, tagger, nlp, full_memory):
+    component = tagger()
+    expected = component._predict_scores(docs_of(nlp))
+    full_memory(component, forward=60, error=RuntimeError(message))
+    with pytest.warns(UserWarning, match="does not suffice"):
+        np.testing.assert_allclose(component._predict_scores(docs_of(nlp)), expected, atol=1e-5)
+
+
+def test_another_error_is_raised(tagger, nlp, full_memory):
+    component = tagger()
+    full_memory(component, forward=60, error=RuntimeError("CUDA error: device-side assert triggered"))
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        component._predict_scores(docs_of(nlp))
+
+
+def test_memory_that_lacks_when_all_gradients_are_there(tagger, nlp, monkeypatch):
+    """The embeddings' gradient is the last one to come; what fails after it has nothing left to compute."""
+    component = tagger()
+    module = component.model.shims[0].module
+    component.update(make_examples(nlp))
+    expected = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+    module.zero_grad(set_to_none=True)
+    real = torch.Tensor.backward
+
+    def backward(self, *args, **kwargs):
+        real(self, *args, **kwargs)
+        raise torch.OutOfMemoryError("simulated, at the end")
+
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    with pytest.warns(UserWarning, match="does not suffice"):
+        component.update(make_examples(nlp))
+    for name, grad in expected.items():
+        torch.testing.assert_close(dict(module.named_parameters())[name].grad, grad)

@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,13 +11,13 @@ import spacy
 import srsly
 import torch
 from spacy.tokens import Doc
-from thinc.api import set_dropout_rate
+from thinc.api import Adam, fix_random_seed, set_dropout_rate
 from transformers import AutoModelForTokenClassification
 
 from spacy_bertner import encoder
 from spacy_bertner.models import BertTokenClassifier
 
-from .conftest import ARCHITECTURES, SENTENCES, make_examples, reference_tokenizer
+from .conftest import ARCHITECTURES, SENTENCES, make_examples, reference_tokenizer, to_numpy
 
 TAGS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 LONG_WORDS = [w for text, _ in SENTENCES for w in text.split()]
@@ -28,7 +29,7 @@ def make_docs(nlp, *lengths, seed=0):
 
 
 def scores_of(component, docs):
-    return component.model.predict(docs)
+    return [to_numpy(rows) for rows in component.model.predict(docs)]
 
 
 @pytest.mark.parametrize(
@@ -133,17 +134,64 @@ def test_a_recomputed_backward_pass_has_the_same_dropout(tagger, nlp):
     ner = tagger("bert", window=32, stride=16, max_batch_pieces=4000)
     shim, (doc,) = ner.model.shims[0], make_docs(nlp, 60)
     (batch,) = shim.pieces.encode([doc], 4000, overhead=4000)
-    d_scores = torch.randn(len(batch.rows), len(ner.tag_set))
+    d_scores = np.random.default_rng(0).normal(size=(len(doc), len(ner.tag_set))).astype("float32")
     results = []
-    for begin_update in (shim.begin_update, shim.begin_update_recomputed):
+    for is_kept in (True, False):
         torch.manual_seed(5)
-        scores, backprop = begin_update(batch, 0.3)
+        scores, backprop = shim.begin_update([batch], len(doc), 0.3, is_kept=is_kept)
         torch.rand(7)  # other things draw random numbers in between
         shim.module.zero_grad(set_to_none=True)
-        backprop(d_scores)
-        results.append((scores, [p.grad.clone() for p in shim.module.parameters() if p.grad is not None]))
-    torch.testing.assert_close(results[0], results[1])
+        backprop(ner.model.ops.asarray2f(d_scores))
+        results.append((to_numpy(scores), [p.grad.clone() for p in shim.module.parameters() if p.grad is not None]))
+    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-6)
+    torch.testing.assert_close(results[0][1], results[1][1])
     assert not shim.module.training
+
+
+@pytest.mark.parametrize("budget", [64, 4000])  # computed again in the backward pass, and at once
+@pytest.mark.parametrize("mixed_precision", [False, "bf16"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
+def test_gradient_checkpointing_changes_nothing(kind, mixed_precision, budget, checkpoint, monkeypatch):
+    monkeypatch.setattr(encoder, "supports", lambda device, dtype: True)
+    losses, weights = [], []
+    for is_on in (False, True):
+        fix_random_seed(0)
+        settings = {"mixed_precision": mixed_precision, "max_batch_pieces": budget, "window": 32, "stride": 24}
+        ner = tagger_of(None, checkpoint(kind), gradient_checkpointing=is_on, **settings)
+        assert ner.model.shims[0].module.encoder.is_gradient_checkpointing == is_on
+        optimizer = Adam(1e-3, use_averages=False)
+        nlp = spacy.blank("en")
+        text = " ".join(words for words, _ in SENTENCES[:6]), " ".join(tags for _, tags in SENTENCES[:6])
+        examples = make_examples(nlp, [*SENTENCES[:4], text])
+        losses.append([ner.update(examples, sgd=optimizer, drop=0.2)["bert_ner"] for _ in range(3)])
+        weights.append(ner.model.shims[0].module.head.weight.detach().clone())
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_a_prepared_attention_mask_gives_the_same_scores(kind, tagger, nlp, monkeypatch):
+    """On a GPU the mask is given in a form at which transformers need not look."""
+    ner = tagger(kind)
+    shim, docs = ner.model.shims[0], make_docs(nlp, 12, 5, 9, 9)
+    plain = scores_of(ner, docs)
+    seen = []
+    real = type(shim)._attention_mask
+
+    def prepared(self, batch):
+        on_gpu = SimpleNamespace(module=self.module, device=torch.device("cuda"), _to_tensor=self._to_tensor)
+        mask = real(on_gpu, batch)
+        seen.append((bool(batch.attention_mask.all()), None if mask is None else mask.ndim))
+        return mask
+
+    monkeypatch.setattr(type(shim), "_attention_mask", prepared)
+    for together, alone in ((scores_of(ner, docs), plain), (scores_of(ner, docs[:1]), plain[:1])):
+        for found, expected in zip(together, alone, strict=True):
+            np.testing.assert_allclose(found, expected, atol=2e-5)
+    rank = encoder.mask_rank(shim.module.encoder)
+    assert (rank > 2) == (kind not in ("deberta-v2", *(["distilbert"] if rank != 4 else [])))
+    assert {is_full for is_full, _ in seen} == {True, False}
+    assert all(ndim == (None if is_full and rank == 4 else rank) for is_full, ndim in seen)
 
 
 def test_dropout_is_off_at_rate_zero_and_on_above(tagger, nlp):

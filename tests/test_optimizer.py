@@ -25,7 +25,7 @@ class Tiny(nn.Module):
 
 def make_optimizer(module, head_factor=1.0):
     factors = {name: 1.0 if name.startswith("encoder") else head_factor for name, _ in module.named_parameters()}
-    return TorchOptimizer(module, rate_factors=factors, scaled=False)
+    return TorchOptimizer(module, rate_factors=factors, scale=None)
 
 
 def groups(module, L2, head_factor, learn_rate):

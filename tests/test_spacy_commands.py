@@ -119,7 +119,9 @@ def test_n_process(factory, pipelines):
 def test_n_process_on_a_gpu(pipelines, monkeypatch):
     """What a GPU holds is of no use to a fork: that is said, before the model is asked."""
     nlp = spacy.load(pipelines["bert_ner"])
-    monkeypatch.setattr(nlp.get_pipe("bert_ner").model, "ops", CupyOps())
+    model = nlp.get_pipe("bert_ner").model
+    monkeypatch.setattr(model, "ops", CupyOps())
+    monkeypatch.setitem(model.attrs, "is_on_gpu", lambda model: True)
     with pytest.warns(UserWarning, match="W114"):  # spaCy's own
         docs = nlp.pipe(TEXTS, n_process=2)
         with pytest.raises(ValueError, match=r"bert_ner: the model is on a GPU, which a forked .*Use n_process=1"):
