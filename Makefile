@@ -7,11 +7,13 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo test test-transformers5 test-lowest test-package test-ray fuzz soak audit lint format bench package clean
+.PHONY: help install demo test test-gpu gpu test-transformers5 test-lowest test-package test-ray fuzz soak audit lint format bench package clean
 
 help:
 	@echo "make demo     run the project on the demo corpus: fetch encoder, convert, train, evaluate, show, report"
 	@echo "make test     run the tests"
+	@echo "make test-gpu   run the tests of the component on a stand-in for a GPU; needs g++, no GPU"
+	@echo "make gpu      acceptance run on a real GPU: correctness, then speed (at most nine minutes)"
 	@echo "make test-transformers5   run the tests of the core under transformers 5"
 	@echo "make test-lowest   run the tests with the lowest versions of the dependencies that are allowed"
 	@echo "make test-package   build wheel and sdist, install the wheel in an empty environment, run the sdist's tests there"
@@ -43,6 +45,12 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The component on a strict stand-in for a GPU (tests/gpu/standin): what mixes NumPy and CuPy, or CPU and GPU, fails there
+test-gpu: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.gpu.plugin -n 2 --dist worksteal tests/gpu $(ON_GPU)
+
+ON_GPU := $(patsubst %,tests/test_%.py,component crf memory models optimizer rehearsal scores shared spans_key token_classifier)
 
 # The core without spacy-transformers, under the newest transformers, in an environment of its own
 test-transformers5: $(VENV)-transformers5/.installed

@@ -28,6 +28,7 @@ from spacy.scorer import get_ner_prf
 from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_examples, validate_get_examples
 from thinc.api import Config, CupyOps, Model, Optimizer, get_current_ops, set_dropout_rate
+from thinc.backends import get_array_ops
 from thinc.types import Floats2d
 from thinc.util import get_torch_default_device
 
@@ -483,7 +484,8 @@ class BertNER(TrainablePipe):
         """
         if not scores:
             return 0.0, [], None, 0
-        xp = self.model.ops.xp
+        ops = get_array_ops(scores[0])
+        xp = ops.xp
         Y = xp.concatenate(scores)  # (n_tokens, n_tags)
         is_kept = self._has_rows(examples, Y)
         ends = np.cumsum([len(eg.predicted) for eg in examples]).tolist()
@@ -497,7 +499,7 @@ class BertNER(TrainablePipe):
         loss: Any = 0.0
         n_learnt = 0
         if taught is not None:
-            loss, dY, n_learnt = distil(self.model.ops, Y, taught, truth, is_kept, self.tag_set, self._annotated)
+            loss, dY, n_learnt = distil(ops, Y, taught, truth, is_kept, self.tag_set, self._annotated)
             loss, dY = loss * rehearse, dY * rehearse
             truth[truth == self.tag_set.outside] = MISSING
         rows = np.flatnonzero(truth != MISSING)
@@ -509,7 +511,7 @@ class BertNER(TrainablePipe):
         else:
             rows = np.flatnonzero(is_kept)
             is_start = np.diff(np.searchsorted(ends, rows, side="right"), prepend=-1) != 0
-            kept = self.model.ops.to_numpy(Y)[rows]
+            kept = ops.to_numpy(Y)[rows]
             rows_loss, d_rows, d_transitions = crf_loss(self.tag_set, transitions, kept, is_start, truth[rows])
             dY[xp.asarray(rows)] = xp.asarray(d_rows, dtype=dY.dtype)
         d_scores = [dY[end - len(s) : end] for end, s in zip(ends, scores, strict=True)]
@@ -519,7 +521,7 @@ class BertNER(TrainablePipe):
         """Say of each token of the examples, (n_tokens,), whether its scores Y are numbers."""
         if "has_rows" in self.model.attrs:  # which knows without waiting for a GPU
             return np.concatenate([self.model.attrs["has_rows"](self.model, eg.predicted) for eg in examples])
-        return ~np.isneginf(self.model.ops.to_numpy(Y[:, 0]))
+        return ~np.isneginf(get_array_ops(Y).to_numpy(Y[:, 0]))
 
     def _prepare_for(self, examples: Sequence[Example]) -> None:
         """Before an update: take a teacher, and add the labels that are new, where that is to be done."""

@@ -330,7 +330,9 @@ class EncoderShim(Shim):
             self.module.resize(n_tags)
             if self._optimizer is not None:
                 after = dict(self.module.named_parameters())
-                self._optimizer.replace([(before[name], after[name]) for name in before if before[name] is not after[name]])
+                self._optimizer.replace(
+                    [(before[name], after[name]) for name in before if before[name] is not after[name]]
+                )
 
     @property
     def transitions(self) -> NDArray[np.float32] | None:
@@ -769,8 +771,8 @@ def current_device() -> torch.device:
     """
     if isinstance(get_current_ops(), MPSOps):
         warnings.warn(
-            "bert_ner computes on the CPU: on Apple's GPU (mps) it has not been tested. spacy.require_cpu(), or --gpu-id -1, "
-            "asks for the CPU",
+            "bert_ner computes on the CPU: on Apple's GPU (mps) it has not been tested. To ask for the CPU, call "
+            "spacy.require_cpu() or give --gpu-id -1",
             stacklevel=2,
         )
     return current_gpu() if isinstance(get_current_ops(), CupyOps) else torch.device("cpu")

@@ -165,6 +165,11 @@ def to_numpy(x) -> np.ndarray:
     return x if isinstance(x, np.ndarray) else x.detach().cpu().numpy() if hasattr(x, "detach") else x.get()
 
 
+def scores_of(component, docs) -> list[np.ndarray]:
+    """What the model of a component gives for Docs: a row of tag scores for each token."""
+    return [to_numpy(rows) for rows in component.model.predict(docs)]
+
+
 @pytest.fixture
 def nlp():
     return spacy.blank("en")

@@ -12,7 +12,7 @@ from thinc.api import Adam
 
 from spacy_bertner.calibration import calibrate, expected_calibration_error
 
-from .conftest import make_examples
+from .conftest import make_examples, scores_of
 from .test_lattice import paths_of, score_of
 
 
@@ -87,7 +87,7 @@ def test_temperature_by_brute_force(crf, tagger, nlp):
             doc.set_ents([], missing=[doc[:]])  # not annotated: all sequences agree
         examples.append(Example(Doc(nlp.vocab, words=words.split()), doc))
         gold.append([] if span is None else [t.ent_iob_ + (f"-{t.ent_type_}" if t.ent_type_ else "") for t in doc])
-    scores = ner.model.predict([eg.predicted for eg in examples])
+    scores = scores_of(ner, [eg.predicted for eg in examples])
 
     def loss(temperature):
         total = 0.0

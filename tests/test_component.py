@@ -19,7 +19,7 @@ from thinc.api import Adam, fix_random_seed, warmup_linear
 
 from spacy_bertner.component import BertNER
 
-from .conftest import LABELS, SENTENCES, make_examples, train_tokenizer, write_checkpoint
+from .conftest import LABELS, SENTENCES, make_examples, scores_of, train_tokenizer, write_checkpoint
 
 
 def entities(doc):
@@ -105,7 +105,7 @@ def test_missing_annotation_has_no_gradient(tagger, nlp):
     words = ["Maria", "Kolb", "lives", "in", "Dresden"]
     reference = Doc(nlp.vocab, words=words, ents=["B-PER", "I-PER", "O", None, None])
     example = Example(Doc(nlp.vocab, words=words), reference)
-    (scores,) = ner.model.predict([example.predicted])
+    (scores,) = scores_of(ner, [example.predicted])
     loss, (d_scores,) = ner.get_loss([example], [scores])
     rows = torch.from_numpy(scores[:3].copy()).requires_grad_()
     truth = torch.tensor([ner.tag_set.tags.index(tag) for tag in ("B-PER", "I-PER", "O")])
@@ -120,7 +120,7 @@ def test_a_token_without_pieces_has_no_gradient(tagger, nlp):
     ner = tagger("bert")
     words = ["Maria", "\u200b", "Kolb"]
     example = Example(Doc(nlp.vocab, words=words), Doc(nlp.vocab, words=words, ents=["B-PER", "I-PER", "I-PER"]))
-    scores = ner.model.predict([example.predicted])
+    scores = scores_of(ner, [example.predicted])
     _, (d_scores,) = ner.get_loss([example], scores)
     assert (d_scores[1] == 0).all() and np.abs(d_scores[[0, 2]]).sum() > 0
 
@@ -159,7 +159,7 @@ def test_labels_unknown_to_the_component_are_masked_and_named(tagger, nlp):
     ner = tagger("bert")
     words = ["Maria", "drove", "a", "Volta"]
     example = Example(Doc(nlp.vocab, words=words), Doc(nlp.vocab, words=words, ents=["B-PER", "O", "O", "B-CAR"]))
-    scores = ner.model.predict([example.predicted])
+    scores = scores_of(ner, [example.predicted])
     with pytest.warns(UserWarning, match="left out of training: CAR; it has LOC, MISC, ORG, PER"):
         _, (d_scores,) = ner.get_loss([example], scores)
     assert (d_scores[3] == 0).all() and (d_scores[:3] != 0).any(axis=1).all()
@@ -183,7 +183,7 @@ def test_misaligned_gold_is_masked_not_taken_for_o(tagger, nlp):
     ner = tagger("bert")
     reference = Doc(nlp.vocab, words=["U.S", "."], spaces=[False, False], ents=["B-LOC", "O"])
     example = Example(Doc(nlp.vocab, words=["U.S."], spaces=[False]), reference)
-    _, (d_scores,) = ner.get_loss([example], ner.model.predict([example.predicted]))
+    _, (d_scores,) = ner.get_loss([example], scores_of(ner, [example.predicted]))
     assert (d_scores == 0).all()
 
 
@@ -286,12 +286,13 @@ def test_hard_documents(tagger, nlp):
     ]  # fmt: skip
     assert len(docs[5]) > 50_000
     ner = nlp.get_pipe("bert_ner")
-    assert [len(rows) for rows in ner.model.predict(docs)] == [len(doc) for doc in docs]
+    assert [len(rows) for rows in scores_of(ner, docs)] == [len(doc) for doc in docs]
     for doc in nlp.pipe(docs, batch_size=3):
         assert all(0 <= ent.start < ent.end <= len(doc) for ent in doc.ents)
         assert all(token.ent_iob_ in ("B", "I", "O") for token in doc)
 
 
+@pytest.mark.cpu_only
 def test_pipe_gives_what_call_gives(tagger, nlp):
     tagger("bert")
     train(nlp, make_examples(nlp), steps=5)
@@ -325,9 +326,9 @@ def test_labels_from_a_file_of_spacy_init_labels(tagger, nlp, checkpoint, tmp_pa
 def test_add_label_keeps_the_rows_of_the_others(tagger, nlp):
     ner = tagger("bert")
     doc = nlp.make_doc("Maria Kolb lives in Dresden .")
-    (before,) = ner.model.predict([doc])
+    (before,) = scores_of(ner, [doc])
     assert ner.add_label("DATE") == 1 and ner.add_label("PER") == 0
-    (after,) = ner.model.predict([doc])
+    (after,) = scores_of(ner, [doc])
     assert after.shape[1] == before.shape[1] + 2
     np.testing.assert_array_equal(after[:, : before.shape[1]], before)
     assert ner.labels == (*LABELS, "DATE")
@@ -393,7 +394,7 @@ def test_copies(tagger, nlp):
     nlp.update(make_examples(nlp), sgd=Adam(warmup_linear(1e-3, 2, 10)))
     doc = nlp.make_doc("Maria Kolb lives in Dresden .")
     for other in (copy.deepcopy(nlp), pickle.loads(pickle.dumps(nlp))):
-        np.testing.assert_array_equal(other.get_pipe("bert_ner").model.predict([doc]), ner.model.predict([doc]))
+        np.testing.assert_array_equal(scores_of(other.get_pipe("bert_ner"), [doc]), scores_of(ner, [doc]))
 
 
 def test_a_checkpoint_with_a_head_is_used_at_once(checkpoint, nlp):

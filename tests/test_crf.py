@@ -19,7 +19,7 @@ from spacy_bertner.crf import crf_loss
 from spacy_bertner.lattice import Lattice, best_path, expectations
 from spacy_bertner.tags import MISSING, TagSet, make_tags
 
-from .conftest import LABELS, SENTENCES, make_examples
+from .conftest import LABELS, SENTENCES, make_examples, scores_of, to_numpy
 from .test_lattice import cut, paths_of, score_of  # noqa: F401  a fixture
 from .test_tags import SCHEMES
 from .test_token_classifier import HASH_EMBED
@@ -198,13 +198,13 @@ def set_transitions(ner, values):
     if ner.model.shims:
         ner.model.shims[0].module.transitions.data[:] = torch.from_numpy(values)
     else:
-        ner.model.get_ref("output_layer").set_param("transitions", values)
+        ner.model.get_ref("output_layer").set_param("transitions", ner.model.ops.asarray(values))
 
 
 def transition_gradient(ner):
     if ner.model.shims:
-        return ner.model.shims[0].module.transitions.grad.numpy()
-    return ner.model.get_ref("output_layer").get_grad("transitions")
+        return to_numpy(ner.model.shims[0].module.transitions.grad)
+    return to_numpy(ner.model.get_ref("output_layer").get_grad("transitions"))
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BILUO", "IOB1"])
@@ -255,7 +255,7 @@ def test_the_gradient_of_an_update(crf, nlp):
     n_tags = len(crf.tag_set)
     values = rng.normal(size=(n_tags + 1, n_tags + 1)).astype("float32")
     set_transitions(crf, values)
-    scores = crf.model.predict([eg.predicted for eg in examples])
+    scores = scores_of(crf, [eg.predicted for eg in examples])
     x = [torch.tensor(scores[i][rows].astype("float64"), requires_grad=True) for i, rows in ((0, [0, 2, 3]), (2, [0]))]
     w = torch.tensor(values.astype("float64"), requires_grad=True)
     truth = [np.array([crf.tag_set.tags.index("B-PER"), MISSING, MISSING]), np.array([crf.tag_set.tags.index("B-LOC")])]
@@ -300,7 +300,7 @@ def test_averages(crf, nlp):
     now = transitions_of(crf)
     owner = crf.model.shims[0] if crf.model.shims else crf.model.get_ref("output_layer")
     with nlp.use_params(optimizer.averages):
-        np.testing.assert_array_equal(transitions_of(crf), optimizer.averages[owner.id, "transitions"])
+        np.testing.assert_array_equal(transitions_of(crf), to_numpy(optimizer.averages[owner.id, "transitions"]))
         assert not np.array_equal(transitions_of(crf), now)
     np.testing.assert_array_equal(transitions_of(crf), now)
 

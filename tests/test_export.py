@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from spacy_bertner.cli import bertner
 from spacy_bertner.export import export
 
-from .conftest import ARCHITECTURES, SENTENCES, make_examples
+from .conftest import ARCHITECTURES, SENTENCES, make_examples, scores_of
 
 BIOES = ["O", *(f"{prefix}-{label}" for label in ("PER", "LOC") for prefix in "BIES")]
 
@@ -48,7 +48,7 @@ def test_scores_are_the_same_in_transformers_and_back_again(kind, tagger, nlp, t
     nlp.update(make_examples(nlp), sgd=Adam(1e-3))
     export(nlp, tmp_path / "out")
     docs = docs_of(nlp)
-    scores = ner.model.predict(docs)
+    scores = scores_of(ner, docs)
     for row, logits in zip(scores[0], logits_of(tmp_path / "out", docs[0]), strict=True):
         if logits is None:
             assert np.isneginf(row).all()
@@ -56,7 +56,7 @@ def test_scores_are_the_same_in_transformers_and_back_again(kind, tagger, nlp, t
             np.testing.assert_allclose(row, logits, atol=1e-5)
     again = started_from(tmp_path / "out", nlp.vocab)[1]
     assert again.tag_set.tags == ner.tag_set.tags and again.cfg["scheme"] == ner.cfg["scheme"]
-    for a, b in zip(again.model.predict(docs), scores, strict=True):
+    for a, b in zip(scores_of(again, docs), scores, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -66,7 +66,7 @@ def test_a_temperature_is_in_the_weights(tagger, nlp, tmp_path):
     ner.cfg["temperature"] = 2.5
     export(nlp, tmp_path / "out")
     docs = docs_of(nlp)
-    (scores, *_) = ner.model.predict(docs)
+    (scores, *_) = scores_of(ner, docs)
     for row, logits in zip(scores, logits_of(tmp_path / "out", docs[0]), strict=True):
         if logits is not None:
             np.testing.assert_allclose(row / 2.5, logits, atol=1e-5)

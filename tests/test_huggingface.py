@@ -28,7 +28,7 @@ from transformers import (
 
 from spacy_bertner.tags import read_tags, write_tags
 
-from .conftest import SENTENCES, make_examples, reference_tokenizer, train_tokenizer, write_checkpoint
+from .conftest import SENTENCES, make_examples, reference_tokenizer, scores_of, train_tokenizer, write_checkpoint
 
 WORDS = [word for text, _ in SENTENCES for word in text.split() if word.isalpha()]
 BIO = ["I-PER", "B-PER", "O", "B-product-car", "I-product-car"]
@@ -104,7 +104,7 @@ def test_a_head_of_any_scheme_gives_entities_at_once(name, balanced):
     assert ner.cfg["scheme"] == {"BIOES": "BILUO", "bare": "IO"}.get(name, name)
     docs = short_docs(nlp, 150)
     n_legal = 0
-    for doc, rows, logits in zip(docs, ner.model.predict(docs), logits_of("bert", folder, docs), strict=True):
+    for doc, rows, logits in zip(docs, scores_of(ner, docs), logits_of("bert", folder, docs), strict=True):
         np.testing.assert_allclose(rows, logits, atol=1e-5)
         expected = spans(name, [HEADS[name][i] for i in logits.argmax(axis=1)])
         if expected is not None:
@@ -200,13 +200,13 @@ def test_placeholders_and_a_mapping_in_the_config(checkpoint, tmp_path):
     ner = nlp.get_pipe("bert_ner")
     assert ner.tag_set.tags == ("B-LOC", "I-LOC", "I-PER", "O", "B-PER")
     docs = short_docs(nlp, 3)
-    expected = ner.model.predict(docs)
+    expected = scores_of(ner, docs)
     for rows, logits in zip(expected, logits_of("bert", folder, docs), strict=True):
         np.testing.assert_allclose(rows, logits, atol=1e-5)
     nlp.to_disk(tmp_path)
     again = spacy.load(tmp_path).get_pipe("bert_ner")
     assert again.tag_set.tags == ner.tag_set.tags
-    np.testing.assert_array_equal(np.concatenate(again.model.predict(docs)), np.concatenate(expected))
+    np.testing.assert_array_equal(np.concatenate(scores_of(again, docs)), np.concatenate(expected))
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_training_goes_on_with_new_labels(name, checkpoint):
     assert set(ner.labels) >= {"LOC", "MISC", "ORG", "PER"}
     assert write_tags(ner.tag_set.tags, ner.cfg["written"])[:n] == HEADS[name]
     docs = short_docs(nlp, 5)
-    for rows, logits in zip(ner.model.predict(docs), logits_of("bert", folder, docs), strict=True):
+    for rows, logits in zip(scores_of(ner, docs), logits_of("bert", folder, docs), strict=True):
         np.testing.assert_allclose(rows[:, :n], logits, atol=1e-5)
     optimizer = Adam(1e-2)
     for _ in range(40):
@@ -280,9 +280,9 @@ def test_a_loaded_pipeline_learns_new_labels(tagger, nlp, tmp_path):
     ner = loaded.get_pipe("bert_ner")
     example = Example.from_dict(loaded.make_doc("Kolb drove a Volta"), {"entities": [(0, 4, "PER"), (13, 18, "CAR")]})
     docs = short_docs(loaded, 3)
-    before = ner.model.predict(docs)
+    before = scores_of(ner, docs)
     loaded.update([example], sgd=False)
-    after = ner.model.predict(docs)
+    after = scores_of(ner, docs)
     assert ner.tag_set.tags == (*nlp.get_pipe("bert_ner").tag_set.tags, "B-CAR", "I-CAR")
     for a, b in zip(after, before, strict=True):
         np.testing.assert_array_equal(a[:, : b.shape[1]], b)

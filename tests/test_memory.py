@@ -7,7 +7,7 @@ import pytest
 import torch
 from spacy.tokens import Doc
 
-from .conftest import SENTENCES, make_examples
+from .conftest import SENTENCES, make_examples, scores_of
 
 
 @pytest.fixture
@@ -65,11 +65,11 @@ def docs_of(nlp):
 
 def test_prediction_halves_the_batch(tagger, nlp, full_memory):
     component = tagger()
-    expected = component.model.predict(docs_of(nlp))
+    expected = scores_of(component, docs_of(nlp))
     sizes = full_memory(component, forward=60)
     with pytest.warns(UserWarning, match=r"does not suffice for \d+ pieces.*max_batch_pieces = ") as caught:
-        found = component.model.predict(docs_of(nlp))
-        component.model.predict(docs_of(nlp))
+        found = scores_of(component, docs_of(nlp))
+        scores_of(component, docs_of(nlp))
     assert sum("suffice" in str(w.message) for w in caught) == 1
     assert max(sizes) > 60 > min(sizes)
     np.testing.assert_allclose(np.concatenate(found), np.concatenate(expected), atol=1e-5)
@@ -81,10 +81,10 @@ def test_later_batches_are_smaller_from_the_start(tagger, nlp, full_memory):
     sizes = full_memory(component, forward=300)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        component.model.predict(docs)
+        scores_of(component, docs)
     assert max(sizes) > 300
     sizes.clear()
-    component.model.predict(docs)
+    scores_of(component, docs)
     assert max(sizes) <= 300
 
 
@@ -93,7 +93,7 @@ def test_one_window_too_much_is_an_error(tagger, nlp, full_memory):
     full_memory(component, forward=3)
     with pytest.raises(torch.OutOfMemoryError, match="simulated"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        component.model.predict(docs_of(nlp))
+        scores_of(component, docs_of(nlp))
 
 
 @pytest.mark.parametrize("limits", [{"forward": 60}, {"backward": 60}, {"forward": 100, "backward": 40}])

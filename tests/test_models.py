@@ -17,7 +17,7 @@ from transformers import AutoModelForTokenClassification
 from spacy_bertner import encoder
 from spacy_bertner.models import BertTokenClassifier
 
-from .conftest import ARCHITECTURES, SENTENCES, make_examples, reference_tokenizer, to_numpy
+from .conftest import ARCHITECTURES, SENTENCES, make_examples, reference_tokenizer, scores_of, to_numpy
 
 TAGS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 LONG_WORDS = [w for text, _ in SENTENCES for w in text.split()]
@@ -26,10 +26,6 @@ LONG_WORDS = [w for text, _ in SENTENCES for w in text.split()]
 def make_docs(nlp, *lengths, seed=0):
     rng = np.random.default_rng(seed)
     return [Doc(nlp.vocab, words=rng.choice([*LONG_WORDS, "\u200b"], size=n).tolist()) for n in lengths]
-
-
-def scores_of(component, docs):
-    return [to_numpy(rows) for rows in component.model.predict(docs)]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +93,7 @@ def gradients(ner, docs, dY, *, together):
     module.zero_grad(set_to_none=True)
     for group in [range(len(docs))] if together else [[i] for i in range(len(docs))]:
         _, backprop = ner.model.begin_update([docs[i] for i in group])
-        backprop([dY[i] for i in group])
+        backprop([ner.model.ops.asarray2f(dY[i]) for i in group])
     return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
@@ -110,7 +106,7 @@ def test_gradients_are_those_of_autograd(budget, tagger, nlp):
     found = gradients(ner, docs, dY, together=True)
     apart = gradients(ner, docs, dY, together=False)
     # Plainly: transformers' modules, one Doc at a time, no padding
-    module = copy.deepcopy(ner.model.shims[0].module)
+    module = copy.deepcopy(ner.model.shims[0].module).cpu()
     module.zero_grad(set_to_none=True)
     module.encoder.get_input_embeddings().sparse = False
     tokenizer = ner.model.shims[0].tokenizer
@@ -126,8 +122,8 @@ def test_gradients_are_those_of_autograd(budget, tagger, nlp):
             continue
         expected = parameter.grad
         scale = expected.abs().max().clamp(min=1.0)
-        torch.testing.assert_close(found[name] / scale, expected / scale, atol=1e-5, rtol=0)
-        torch.testing.assert_close(apart[name] / scale, expected / scale, atol=1e-5, rtol=0)
+        torch.testing.assert_close(found[name].cpu() / scale, expected / scale, atol=1e-5, rtol=0)
+        torch.testing.assert_close(apart[name].cpu() / scale, expected / scale, atol=1e-5, rtol=0)
 
 
 def test_a_recomputed_backward_pass_has_the_same_dropout(tagger, nlp):
@@ -153,11 +149,11 @@ def test_a_recomputed_backward_pass_has_the_same_dropout(tagger, nlp):
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
 def test_gradient_checkpointing_changes_nothing(kind, mixed_precision, budget, checkpoint, monkeypatch):
     monkeypatch.setattr(encoder, "supports", lambda device, dtype: True)
-    losses, weights = [], []
+    losses, weights, folder = [], [], checkpoint(kind)
     for is_on in (False, True):
         fix_random_seed(0)
         settings = {"mixed_precision": mixed_precision, "max_batch_pieces": budget, "window": 32, "stride": 24}
-        ner = tagger_of(None, checkpoint(kind), gradient_checkpointing=is_on, **settings)
+        ner = tagger_of(None, folder, gradient_checkpointing=is_on, **settings)
         assert ner.model.shims[0].module.encoder.is_gradient_checkpointing == is_on
         optimizer = Adam(1e-3, use_averages=False)
         nlp = spacy.blank("en")
@@ -199,9 +195,9 @@ def test_dropout_is_off_at_rate_zero_and_on_above(tagger, nlp):
     docs = make_docs(nlp, 10)
     plain = scores_of(ner, docs)[0]
     set_dropout_rate(ner.model, 0.0)
-    np.testing.assert_allclose(ner.model.begin_update(docs)[0][0], plain, atol=1e-6)
+    np.testing.assert_allclose(to_numpy(ner.model.begin_update(docs)[0][0]), plain, atol=1e-6)
     set_dropout_rate(ner.model, 0.5)
-    assert not np.allclose(ner.model.begin_update(docs)[0][0], plain, atol=1e-3)
+    assert not np.allclose(to_numpy(ner.model.begin_update(docs)[0][0]), plain, atol=1e-3)
 
 
 def test_orthography_starts_at_zero_and_is_learnt(tagger, nlp, checkpoint):

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from spacy_bertner.cli import bertner
 from spacy_bertner.files import CheckpointError
 
-from .conftest import ARCHITECTURES, LABELS, SENTENCES, make_examples
+from .conftest import ARCHITECTURES, LABELS, SENTENCES, make_examples, scores_of
 
 pytest.importorskip("onnxscript")
 onnx = pytest.importorskip("onnx")
@@ -68,9 +68,9 @@ def converted(trained, tmp_path_factory):
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_scores_equal_those_of_torch(nlp, tagger, kind):
     ner = tagger(kind, window=40, stride=20)
-    expected = ner.model.predict(make_docs(nlp))
+    expected = scores_of(ner, make_docs(nlp))
     to_onnx(nlp)
-    for scores, of_torch in zip(ner.model.predict(make_docs(nlp)), expected, strict=True):
+    for scores, of_torch in zip(scores_of(ner, make_docs(nlp)), expected, strict=True):
         np.testing.assert_allclose(scores, of_torch, atol=1e-4)
 
 

@@ -187,6 +187,7 @@ def test_tokens_merged_and_split(trained):
     assert scored(doc) == before and all(len(ent) == 1 for ent in doc.ents)
 
 
+@pytest.mark.cpu_only
 def test_processes(trained):
     one = [scored(doc) for doc in trained.pipe(TEXTS)]
     two = [scored(doc) for doc in trained.pipe(TEXTS, n_process=2, batch_size=5)]

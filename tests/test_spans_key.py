@@ -12,7 +12,7 @@ from thinc.api import Adam, fix_random_seed
 
 from spacy_bertner.span_groups import with_group_as_entities
 
-from .conftest import LABELS, SENTENCES, make_examples
+from .conftest import LABELS, SENTENCES, make_examples, scores_of
 from .test_component import Oracle, entities
 
 TEXTS = [text for text, _ in SENTENCES]
@@ -89,7 +89,7 @@ def test_a_scorer_of_ones_own_stays(nlp, checkpoint):
 
 def test_the_gradient_is_that_of_entities(spans_tagger, nlp):
     examples = make_examples(nlp)
-    scores = spans_tagger.model.predict([eg.predicted for eg in examples])
+    scores = scores_of(spans_tagger, [eg.predicted for eg in examples])
     loss, d_scores = spans_tagger.get_loss(as_group(examples), scores)
     spans_tagger.cfg["spans_key"] = None
     expected_loss, expected = spans_tagger.get_loss(examples, scores)
@@ -110,7 +110,7 @@ def test_what_is_not_annotated_has_no_gradient(spans_tagger, nlp):
         Example(Doc(nlp.vocab, words=words), empty_group),
         Example(merged, reference),  # whose "Kolb" is no token
     ]
-    _, d_scores = spans_tagger.get_loss(examples, spans_tagger.model.predict([eg.predicted for eg in examples]))
+    _, d_scores = spans_tagger.get_loss(examples, scores_of(spans_tagger, [eg.predicted for eg in examples]))
     assert (d_scores[0] == 0).all()
     outside = spans_tagger.tag_set.outside
     assert (d_scores[1][:, outside] < 0).all() and (np.delete(d_scores[1], outside, axis=1) > 0).all()
@@ -229,6 +229,7 @@ def both(tmp_path_factory, checkpoint):
     return folder
 
 
+@pytest.mark.cpu_only
 def test_general_and_domain_side_by_side(both):
     nlp = spacy.load(both)
     assert nlp.get_pipe("general").labels == tuple(LABELS)

@@ -8,7 +8,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 from thinc.api import Adam, Model, fix_random_seed
 
-from .conftest import LABELS, SENTENCES, make_examples
+from .conftest import LABELS, SENTENCES, make_examples, scores_of, to_numpy
 
 HASH_EMBED = {
     "@architectures": "spacy.HashEmbedCNN.v2", "pretrained_vectors": None, "width": 24, "depth": 2, "embed_size": 300,
@@ -76,11 +76,11 @@ def test_scores_are_those_of_transformers(nlp, checkpoint):
     nlp.initialize(lambda: make_examples(nlp))
     reference = AutoModelForTokenClassification.from_pretrained(folder).eval()
     head = ner.model.get_ref("output_layer")
-    head.set_param("W", reference.classifier.weight.detach().numpy())
-    head.set_param("b", reference.classifier.bias.detach().numpy())
+    head.set_param("W", head.ops.asarray(reference.classifier.weight.detach().numpy()))
+    head.set_param("b", head.ops.asarray(reference.classifier.bias.detach().numpy()))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     docs = [Doc(nlp.vocab, words=text.split()) for text, _ in SENTENCES[:4]]
-    for doc, rows in zip(docs, ner.model.predict(docs), strict=True):
+    for doc, rows in zip(docs, scores_of(ner, docs), strict=True):
         encoded = tokenizer([[token.text for token in doc]], is_split_into_words=True, return_tensors="pt")
         words = encoded.word_ids()
         with torch.no_grad():
@@ -92,20 +92,22 @@ def test_the_gradient_is_that_of_torch(own, nlp):
     """Down to what goes into the head, and what the head itself gets."""
     examples = make_examples(nlp)[:3]
     docs = [eg.predicted for eg in examples]
-    vectors = [torch.from_numpy(v.copy()).requires_grad_() for v in own.model.get_ref("tok2vec").predict(docs)]
+    vectors = [torch.tensor(to_numpy(v), requires_grad=True) for v in own.model.get_ref("tok2vec").predict(docs)]
     linear = own.model.get_ref("output_layer")
-    weight, bias = (torch.from_numpy(linear.get_param(name).copy()).requires_grad_() for name in "Wb")
+    weight, bias = (torch.tensor(to_numpy(linear.get_param(name)), requires_grad=True) for name in "Wb")
     truth = torch.tensor([own.tag_set.tags.index(tag) for _, tags in SENTENCES[:3] for tag in tags.split()])
     torch.nn.functional.cross_entropy(torch.cat(vectors) @ weight.T + bias, truth, reduction="sum").backward()
     seen = []
-    spy = Model("spy", lambda model, X, is_train: ([v.detach().numpy() for v in vectors], seen.append))
+    spy = Model(
+        "spy", lambda model, X, is_train: ([own.model.ops.asarray(v.detach().numpy()) for v in vectors], seen.append)
+    )
     own.model.layers[0] = spy  # what is below the head gets the gradient
     scores, backprop = own.model.begin_update(docs)
     backprop(own.get_loss(examples, scores)[1])
     for got, vector in zip(seen[0], vectors, strict=True):
-        np.testing.assert_allclose(got, vector.grad.numpy(), atol=1e-5)
-    np.testing.assert_allclose(linear.get_grad("W"), weight.grad.numpy(), atol=1e-4)
-    np.testing.assert_allclose(linear.get_grad("b"), bias.grad.numpy(), atol=1e-4)
+        np.testing.assert_allclose(to_numpy(got), vector.grad.numpy(), atol=1e-5)
+    np.testing.assert_allclose(to_numpy(linear.get_grad("W")), weight.grad.numpy(), atol=1e-4)
+    np.testing.assert_allclose(to_numpy(linear.get_grad("b")), bias.grad.numpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BILUO", "IOB1"])
@@ -154,21 +156,21 @@ def test_batches_without_annotation_do_not_hold_up_the_others(nlp):
 
 def test_hard_documents(own, nlp):
     docs = [Doc(nlp.vocab), Doc(nlp.vocab, words=[" "]), Doc(nlp.vocab, words=["Oslo", "\u200b", "\n"]), Doc(nlp.vocab)]
-    rows = own.model.predict(docs)
+    rows = scores_of(own, docs)
     assert [row.shape for row in rows] == [(0, 9), (1, 9), (3, 9), (0, 9)]
     assert np.isneginf(rows[1]).all() and np.isneginf(rows[2][1:]).all() and np.isfinite(rows[2][0]).all()
-    assert [len(row) for row in own.model.predict([Doc(nlp.vocab)])] == [0]
+    assert [len(row) for row in scores_of(own, [Doc(nlp.vocab)])] == [0]
     assert [len(doc) for doc in nlp.pipe(docs)] == [0, 1, 3, 0]
 
 
 def test_add_label_keeps_the_rows_of_the_others(own, nlp):
     doc = nlp.make_doc("Maria Kolb lives in Dresden .")
-    (before,) = own.model.predict([doc])
-    weights = own.model.layers[2].get_param("W").copy()
+    (before,) = scores_of(own, [doc])
+    weights = to_numpy(own.model.layers[2].get_param("W")).copy()
     assert own.add_label("DATE") == 1 and own.add_label("PER") == 0
-    (after,) = own.model.predict([doc])
+    (after,) = scores_of(own, [doc])
     assert after.shape[1] == before.shape[1] + 2
-    np.testing.assert_array_equal(own.model.layers[2].get_param("W")[: len(weights)], weights)
+    np.testing.assert_array_equal(to_numpy(own.model.layers[2].get_param("W"))[: len(weights)], weights)
     # Not equal: a product of another width may be added up in another order
     np.testing.assert_allclose(after[:, : before.shape[1]], before, atol=1e-6)
     sentences = [("Nothing happened on Monday .", "O O O B-DATE O")]
@@ -181,7 +183,7 @@ def test_initialize_again_starts_anew(own, nlp):
     own.add_label("DATE")
     nlp.initialize(lambda: make_examples(nlp))
     assert own.model.get_ref("output_layer").get_param("W").shape == (11, 24)
-    assert own.model.predict([nlp.make_doc("Oslo")])[0].shape == (1, 11)
+    assert scores_of(own, [nlp.make_doc("Oslo")])[0].shape == (1, 11)
 
 
 @pytest.mark.parametrize("kind", ["own", "listening"])
@@ -197,8 +199,8 @@ def test_saved_and_loaded(kind, request, nlp, tmp_path):
         assert other.get_pipe("bert_ner").labels == tuple(LABELS)
         if kind == "own":
             for row, other_row in zip(
-                nlp.get_pipe("bert_ner").model.predict(docs),
-                other.get_pipe("bert_ner").model.predict(docs),
+                scores_of(nlp.get_pipe("bert_ner"), docs),
+                scores_of(other.get_pipe("bert_ner"), docs),
                 strict=True,
             ):
                 np.testing.assert_array_equal(row, other_row)
