@@ -94,6 +94,9 @@ test-ray: $(STAMP)
 	$(PIP) install -c constraints.txt -e ".[parquet,ray]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_annotate.py -k "ray or parquet or json_does_not_have"
 
+gpu: $(STAMP)
+	$(BIN)/python bench/gpu.py --out bench/results/gpu
+
 fuzz: $(STAMP)
 	FUZZ_DOCS=$${FUZZ_DOCS:-120000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -n 0 tests/test_hostile.py
 

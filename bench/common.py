@@ -148,6 +148,13 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
+def is_real_gpu() -> bool:
+    """Whether there is a card, and not a stand-in for one, which can show neither speed nor memory."""
+    import torch
+
+    return torch.cuda.is_available() and getattr(torch._C, "_cuda_getDeviceCount", int)() > 0
+
+
 def describe_machine() -> dict[str, Any]:
     """Name processor, GPU, memory, threads and versions; neither host nor paths."""
     import torch

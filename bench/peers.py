@@ -6,6 +6,7 @@ from typing import Any
 
 import spacy
 import torch
+from common import DEMO, read_sentences
 from torch import Tensor
 
 TRANSFORMER_NER = """
@@ -42,6 +43,14 @@ grad_factor = 1.0
 """
 
 
+# Shapes of encoders, as a BertConfig has them
+SHAPES: dict[str, dict[str, int]] = {
+    "bert-base": {},
+    "minilm": {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6, "num_attention_heads": 12},
+    "tiny": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},
+}
+
+
 def transformer_ner(encoder: str, mixed_precision: str | None) -> spacy.Language:
     """spaCy's `transformer` + `ner`, set up as its quick start for a GPU sets it up."""
     config = spacy.util.Config().from_str(TRANSFORMER_NER)
@@ -65,6 +74,34 @@ def write_random_encoder(tokenizer: str, folder: str, config: Any) -> str:
     AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
     torch.manual_seed(0)
     BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def write_demo_encoder(shape: str, folder: str) -> str:
+    """Write a BERT checkpoint with random weights of a shape, and a cased WordPiece tokenizer of the demo corpus."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    specials = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=8000, min_frequency=2, special_tokens=list(specials.values()), show_progress=False
+    )
+    words = [token.text for sentence in read_sentences(DEMO) for token in sentence]
+    tokenizer.train_from_iterator(words, trainer)
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    names = {f"{name}_token": token for name, token in specials.items()}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **names).save_pretrained(folder)
+    torch.manual_seed(0)
+    # As wide a range as a trained encoder has: with 0.02 all words would look alike
+    BertModel(BertConfig(**SHAPES[shape], initializer_range=0.05)).save_pretrained(folder)
     return folder
 
 

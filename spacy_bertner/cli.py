@@ -162,13 +162,14 @@ def calibrate_cli(
 
     The same entities are found as before; a threshold should be chosen afterwards. Every bert_ner gets a temperature.
     """
-    from spacy.cli._util import setup_gpu
     from spacy.util import load_model
 
     try:
         from .calibration import calibrate_pipeline
+        from .processes import require_gpu
 
-        setup_gpu(gpu_id)
+        if gpu_id >= 0:
+            require_gpu(gpu_id)
         nlp = load_model(pipeline)
         for line in calibrate_pipeline(nlp, data, test):
             typer.echo(line)

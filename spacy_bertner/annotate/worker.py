@@ -15,6 +15,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.util import raise_error
 
+from ..processes import require_gpu
 from .formats import Format
 from .records import Chunk, Record
 
@@ -47,7 +48,7 @@ class Pipeline:
         from spacy.cli._util import import_code
 
         if self.gpu_id >= 0:
-            spacy.require_gpu(self.gpu_id)
+            require_gpu(self.gpu_id)
         import_code(self.code)
         nlp = spacy.load(self.name, disable=self.disable)
         for name in self.disable:

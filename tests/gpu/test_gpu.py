@@ -23,6 +23,7 @@ from spacy.tokens import Doc
 from thinc.api import Adam, CupyOps, NumpyOps, fix_random_seed, set_current_ops
 from thinc.backends.mps_ops import MPSOps
 
+from spacy_bertner.processes import require_gpu
 from tests.conftest import ROOT, SENTENCES, make_examples, scores_of, to_numpy
 
 TEXTS = [text for text, _ in SENTENCES]
@@ -327,6 +328,16 @@ def test_a_card_without_bf16(checkpoint, monkeypatch):
     np.testing.assert_allclose(losses, train(plain), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"), [("has_cupy", "CuPy is not installed"), ("has_gpu", "No GPU devices detected")]
+)
+def test_a_cupy_that_does_not_work(name, message, monkeypatch):
+    """Missing, or for another CUDA: Thinc finds out when it is imported."""
+    monkeypatch.setattr(thinc.util, name, False)
+    with pytest.raises(ValueError, match=f"--gpu-id 0: .*{message}.*--gpu-id -1 computes on the CPU"):
+        require_gpu(0)
+
+
 def test_a_torch_without_cuda(checkpoint, monkeypatch):
     """CuPy sees a card, torch was installed for the CPU."""
     monkeypatch.setitem(faketorch.CARD, "is_available", False)
@@ -404,6 +415,15 @@ def test_a_gpu_that_is_not_there(corpus, checkpoint, tmp_path):
     assert done.returncode != 0 and "invalid device ordinal" in done.stderr
     done = run(*arguments, "--gpu-id", 0, with_gpu=False)
     assert done.returncode != 0 and "Cannot use GPU, CuPy is not installed" in done.stderr
+    nlp = make(checkpoint("bert"))
+    nlp.to_disk(tmp_path / "pipeline")
+    (tmp_path / "texts.txt").write_text(TEXTS[0])
+    for command in (["annotate", "texts.txt", "out.jsonl"], ["report", corpus, "out"], ["calibrate", corpus, "out"]):
+        name, *files = command
+        files = [tmp_path / file for file in files]
+        done = run("bertner", name, tmp_path / "pipeline", *files, "--gpu-id", 7)
+        assert done.returncode == 1 and "--gpu-id 7: " in done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert "invalid device ordinal. The first GPU is 0; --gpu-id -1 computes on the CPU" in done.stderr
 
 
 def test_docs_without_tokens(checkpoint):

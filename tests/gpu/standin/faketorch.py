@@ -16,7 +16,7 @@ import threading
 from typing import Any
 
 # Before torch is loaded, which asks only once whether there is CUDA
-ctypes.CDLL(os.environ["STANDIN_GUARD"], mode=ctypes.RTLD_GLOBAL)
+_guard = ctypes.CDLL(os.environ["STANDIN_GUARD"], mode=ctypes.RTLD_GLOBAL)
 import torch
 import torch._dynamo  # before anything is patched
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -291,6 +291,7 @@ def _ensure_mode() -> None:
 
 def install() -> None:
     """Have torch believe that there is a card."""
+    _guard.install_guard()
     cuda: Any = torch.cuda
     cuda.is_available = lambda: CARD["is_available"]
     cuda.device_count = lambda: 1
@@ -313,6 +314,10 @@ def install() -> None:
     cuda.set_rng_state = cuda.random.set_rng_state = lambda state, device="cuda": torch.set_rng_state(state)
     cuda.get_rng_state_all = lambda: [torch.get_rng_state()]
     cuda.amp.common.amp_definitely_not_available = lambda: False
+
+    # Of attention the form in plain operations
+    for kind in ("flash", "mem_efficient", "cudnn"):
+        getattr(torch.backends.cuda, f"enable_{kind}_sdp")(False)
 
     # Wrappers cannot be made as views in inference mode; what that forbids shows on the CPU too
     torch.inference_mode = _inference_mode

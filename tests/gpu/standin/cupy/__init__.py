@@ -62,6 +62,9 @@ class ndarray:
     __array_priority__ = 100
     __hash__ = None
 
+    def __init__(self, shape, dtype=float, memptr=None, strides=None, order="C"):
+        self._a = np.empty(shape, dtype=dtype, order=order)
+
     # What NumPy asks for
 
     def __array__(self, dtype=None, copy=None):
@@ -218,6 +221,12 @@ class ndarray:
 
     def ravel(self, order="C"):
         return _view(self._a.ravel(order))
+
+    def flatten(self, order="C"):
+        return _new(self._a.flatten(order))
+
+    def squeeze(self, axis=None):
+        return _view(self._a.squeeze(axis))
 
     def transpose(self, *axes):
         return _view(self._a.transpose(*axes))
@@ -395,6 +404,9 @@ for _name in (
     "minimum",
     "ones",
     "ones_like",
+    "prod",
+    "squeeze",
+    "var",
     "sqrt",
     "square",
     "stack",
@@ -455,6 +467,9 @@ class Device:
 
 class Stream:
     ptr = 0
+
+    def __init__(self, *args, **kwargs):
+        pass
 
     def synchronize(self):
         wait("cupy Stream.synchronize")
@@ -521,13 +536,20 @@ cuda = _module(
 cublas = _module("cublas", nrm2=lambda x: _new(np.asarray(np.linalg.norm(x._a), dtype=x.dtype)))
 linalg = _module("linalg", norm=lambda x: _new(np.asarray(np.linalg.norm(_operand(x)))))
 _generator = np.random.RandomState(0)
-random = _module(
-    "random",
-    seed=lambda seed=None: _generator.seed(None if seed is None else int(seed) % 2**32),
-    uniform=lambda *args, **kwargs: _new(
-        _generator.uniform(*args, **{k: v for k, v in kwargs.items() if k != "dtype"})
-    ),
-)
+
+
+def _seed(seed=None):
+    _generator.seed(None if seed is None else int(seed) % 2**32)
+
+
+def _draw(name):
+    def draw(*args, dtype=None, **kwargs):
+        return _new(getattr(_generator, name)(*args, **kwargs))
+
+    return draw
+
+
+random = _module("random", seed=_seed, uniform=_draw("uniform"), normal=_draw("normal"))
 
 
 # Kernels: Thinc's are computed by its operations for NumPy (see `load`), but for this one
