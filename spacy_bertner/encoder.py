@@ -165,18 +165,15 @@ class TokenClassifier(nn.Module):
         Each thread that predicts has its own rows. In training they are kept with the layer: under gradient checkpointing
         torch computes it again in a thread of its choice.
         """
-        if self.training:
-            for part in self._picks_rows:
-                part.rows_in_training = first
-            yield
-            for part in self._picks_rows:
-                part.rows_in_training = None
-            return
         token = _wanted_rows.set(first)
+        for part in self._picks_rows if self.training else ():
+            part.rows_in_training = first
         try:
             yield
         finally:
             _wanted_rows.reset(token)
+            for part in self._picks_rows if self.training else ():
+                part.rows_in_training = None
 
     def depths(self) -> dict[str, int]:
         """Say of each parameter how deep it lies: 0 in the embeddings, i + 1 in the encoder's layer i, above that the head.
