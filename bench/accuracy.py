@@ -63,7 +63,7 @@ Spans = set[tuple[int, int, int, str]]  # place of the sentence, first token, la
 
 def load(name: str) -> dict[str, list]:
     """Read the Docs of "train", "dev" and "test"; WNUT-17's development data is a tenth of its training file."""
-    from spacy_bertner.convert import read_conll
+    from spacy_bertner.formats.convert import read_conll
 
     if name == "wikigold":
         return {part: list(read_conll(DATA / f"wikigold/{part}.conll")) for part in ("train", "dev", "test")}
@@ -207,7 +207,7 @@ def hf(docs: dict[str, list], folder: Path, epochs: int, learn_rate: float, seed
 
 def hf_windows(docs: dict[str, list], folder: Path, epochs: int, learn_rate: float, seed: int, encoder: str):
     """The same, with windows over documents; a batch has as many words as 16 sentences have."""
-    from spacy_bertner.encoding import PieceEncoder
+    from spacy_bertner.model.encoding import PieceEncoder
 
     per_sentence = sum(map(len, docs["train"])) / len(sentences(docs["train"]))
 

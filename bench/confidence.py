@@ -22,7 +22,7 @@ import numpy as np
 import spacy
 
 from spacy_bertner import component
-from spacy_bertner.lattice import entity_probabilities
+from spacy_bertner.decoding import entity_probabilities
 
 
 class Clock:

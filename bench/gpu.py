@@ -42,8 +42,8 @@ from peers import write_demo_encoder
 def register() -> None:
     """Make factory and architectures known to spaCy: it finds entry points of installed distributions alone."""
     import spacy_bertner.component  # noqa: F401
-    from spacy_bertner.models import BertTokenClassifier
-    from spacy_bertner.token_classifier import TokenClassifier
+    from spacy_bertner.model.bert_token_classifier import BertTokenClassifier
+    from spacy_bertner.model.token_classifier import TokenClassifier
 
     for function in (BertTokenClassifier, TokenClassifier):
         name = f"spacy_bertner.{function.__name__}.v1"

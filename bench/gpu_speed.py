@@ -121,7 +121,7 @@ def parts(encoder: str, device: str, tiny: bool) -> Iterator[tuple[str, Callable
     """Give the names of the parts and what measures each."""
     from limit import Limits
 
-    from spacy_bertner.models import BATCH_OVERHEAD, DEFAULT_BATCH_PIECES
+    from spacy_bertner.model.bert_token_classifier import BATCH_OVERHEAD, DEFAULT_BATCH_PIECES
 
     data, less = inputs(device, tiny), inputs(device, tiny, 0.25)
     nlp = initialized(bert_ner(encoder, device), less["sentences"])

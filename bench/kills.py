@@ -86,9 +86,9 @@ class Teller:
 
 def instrument(teller: Teller) -> None:
     """Have the functions in question tell when they are entered and left; nothing else changes."""
-    from spacy_bertner import resume
-    from spacy_bertner.encoder import EncoderShim
-    from spacy_bertner.optimizer import TorchOptimizer
+    from spacy_bertner.model.optimizer import TorchOptimizer
+    from spacy_bertner.model.torch_shim import EncoderShim
+    from spacy_bertner.training import resume
 
     def wrap(owner: Any, name: str, moment: str) -> None:
         setattr(owner, name, teller.wrap(getattr(owner, name), moment))
@@ -264,8 +264,8 @@ def main() -> None:
     # Forked processes have it all imported
     import torch
 
-    import spacy_bertner.encoder
-    import spacy_bertner.resume  # noqa: F401
+    import spacy_bertner.model.torch_shim
+    import spacy_bertner.training.resume  # noqa: F401
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

@@ -36,10 +36,10 @@ import numpy as np
 import spacy
 import torch
 
-from spacy_bertner.encoding import PieceEncoder
-from spacy_bertner.models import BATCH_OVERHEAD
-from spacy_bertner.onnx_export import export
-from spacy_bertner.onnx_runtime import new_session
+from spacy_bertner.export.onnx import export
+from spacy_bertner.model.bert_token_classifier import BATCH_OVERHEAD
+from spacy_bertner.model.encoding import PieceEncoder
+from spacy_bertner.model.onnx_shim import new_session
 
 Run = Callable[[Any], np.ndarray]
 FIELDS = ("input_ids", "attention_mask", "orthography", "first")

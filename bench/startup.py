@@ -26,7 +26,7 @@ LOAD = """
 import gc, json, re, time
 import spacy, torch, transformers
 from transformers import AutoModelForTokenClassification, AutoTokenizer, BertModel
-import spacy_bertner.component, spacy_bertner.encoder
+import spacy_bertner.component, spacy_bertner.model.torch_shim
 spacy.blank("en")
 def resident(field):
     return int(re.search(field + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024

@@ -75,8 +75,8 @@ from thinc.api import Adam, fix_random_seed, set_gpu_allocator
 from torch import nn
 
 from spacy_bertner.component import BertNER
-from spacy_bertner.encoder import supports
-from spacy_bertner.models import BATCH_OVERHEAD, DEFAULT_BATCH_PIECES
+from spacy_bertner.model.bert_token_classifier import BATCH_OVERHEAD, DEFAULT_BATCH_PIECES
+from spacy_bertner.model.devices import supports
 
 BATCH_SIZES = (64, 256, 1024)
 
@@ -258,7 +258,7 @@ def bert_ner_onnx(setup: Setup, *, int8: bool) -> System:
         raise LeftOut("the component runs ONNX Runtime on the CPU")
     if importlib.util.find_spec("onnxruntime") is None:
         raise LeftOut("ONNX Runtime is not installed")
-    from spacy_bertner.onnx_export import to_onnx
+    from spacy_bertner.export.onnx import to_onnx
 
     nlp = spacy.load(setup.trained)
     to_onnx(nlp, int8=int8)

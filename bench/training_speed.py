@@ -26,7 +26,7 @@ from spacy.tokens import Doc
 from spacy.training import Example, minibatch_by_words
 from thinc.api import Adam, fix_random_seed
 
-from spacy_bertner.convert import read_conll
+from spacy_bertner.formats.convert import read_conll
 
 
 def bert_ner(encoder: str, mixed_precision: str | None, **transformer_config: float) -> spacy.Language:

@@ -14,7 +14,7 @@ import typer
 from spacy.cli._util import app
 
 if TYPE_CHECKING:
-    from .conll.ledger import Ledger
+    from .formats.conll.ledger import Ledger
 
 bertner = typer.Typer(
     name="bertner",
@@ -83,7 +83,7 @@ def convert_cli(
     Everything wrong with the input is named by file and line; then nothing is written. See
     docs/convert.md for the dialects that are read.
     """
-    from .convert import ConversionError, ReadOptions, convert
+    from .formats.convert import ConversionError, ReadOptions, convert
 
     try:
         options = ReadOptions(
@@ -138,7 +138,7 @@ def onnx_cli(
     from spacy.util import load_model
 
     try:
-        from .onnx_export import to_onnx
+        from .export.onnx import to_onnx
 
         nlp = load_model(input_dir)
         to_onnx(nlp, int8=int8)
@@ -165,8 +165,8 @@ def calibrate_cli(
     from spacy.util import load_model
 
     try:
-        from .calibration import calibrate_pipeline
         from .processes import require_gpu
+        from .training.calibration import calibrate_pipeline
 
         if gpu_id >= 0:
             require_gpu(gpu_id)
@@ -195,7 +195,7 @@ def export_cli(
     from spacy.util import load_model
 
     try:
-        from .export import export
+        from .export.huggingface import export
 
         export(load_model(pipeline), output_dir, component=component, force=force)
     except (ValueError, OSError, ImportError) as err:
@@ -219,7 +219,7 @@ def check_cli(
 
     overrides = parse_config_overrides(ctx.args)
     try:
-        from .check_data import check_data
+        from .training.check_data import check_data
 
         is_good = check_data(config_path, overrides, Printer(pretty=not no_format))
     except (ValueError, OSError) as err:
@@ -270,7 +270,7 @@ def annotate_cli(
     from .annotate.readers import ReadSettings
     from .annotate.run import RunSettings, annotate
     from .annotate.worker import Pipeline
-    from .convert import ConversionError
+    from .formats.convert import ConversionError
 
     names = tuple(name.strip() for name in disable.split(",") if name.strip())
     try:
@@ -417,7 +417,7 @@ def _print(text: str) -> None:
 
 
 def _print_some(what: str, lines: list[str], limit: int = 5) -> None:
-    from .conll.faults import printable
+    from .formats.conll.faults import printable
 
     if lines:
         _print(f"{what}: {len(lines)}")

@@ -32,12 +32,7 @@ from thinc.backends import get_array_ops
 from thinc.types import Floats2d
 from thinc.util import get_torch_default_device
 
-from .crf import crf_loss
-from .files import CheckpointError, checksums, verified
-from .lattice import best_path, entity_probabilities
-from .processes import Process
-from .rehearsal import Teacher, distil, is_shared
-from .scores import (
+from .confidence import (
     Threshold,
     is_sure,
     register_score,
@@ -46,6 +41,11 @@ from .scores import (
     validate_threshold,
     validate_threshold_labels,
 )
+from .decoding import best_path, entity_probabilities
+from .files import CheckpointError, checksums, verified
+from .loss import crf_loss
+from .processes import Process
+from .rehearsal import Teacher, distil, is_shared
 from .span_groups import annotated_entities, validate_spans_key, with_group_as_entities, write_group
 from .tags import (
     MISSING,
@@ -58,7 +58,7 @@ from .tags import (
     validate_label,
     validate_scheme,
 )
-from .training_data import Faults, check_score_weights
+from .training.training_data import Faults, check_score_weights
 
 DEFAULT_CONFIG = """
 [model]

@@ -28,7 +28,7 @@ from spacy_bertner.annotate.records import Record, chunks
 from spacy_bertner.annotate.run import RecordError, RunSettings, annotate
 from spacy_bertner.annotate.worker import Pipeline, set_threshold
 from spacy_bertner.cli import bertner
-from spacy_bertner.convert import ConversionError, read_conll
+from spacy_bertner.formats.convert import ConversionError, read_conll
 
 from .conftest import SENTENCES, make_examples
 

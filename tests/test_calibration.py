@@ -10,7 +10,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from thinc.api import Adam
 
-from spacy_bertner.calibration import calibrate, expected_calibration_error
+from spacy_bertner.training.calibration import calibrate, expected_calibration_error
 
 from .conftest import make_examples, scores_of
 from .test_lattice import paths_of, score_of

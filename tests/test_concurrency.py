@@ -22,7 +22,7 @@ def entities(doc):
 def folders(checkpoint, tmp_path_factory):
     """A pipeline saved for torch, and the same for ONNX Runtime."""
     pytest.importorskip("onnx")
-    from spacy_bertner.onnx_export import to_onnx
+    from spacy_bertner.export.onnx import to_onnx
 
     folder = tmp_path_factory.mktemp("pipelines")
     nlp = spacy.blank("en")

@@ -23,7 +23,7 @@ from spacy.vocab import Vocab
 from typer.testing import CliRunner
 
 import spacy_bertner.cli  # noqa: F401 (registers the command)
-from spacy_bertner.convert import ConversionError, ReadOptions, convert, read_conll
+from spacy_bertner.formats.convert import ConversionError, ReadOptions, convert, read_conll
 
 DIALECTS = Path(__file__).parent / "dialects"
 NAMES = sorted(path.name.removesuffix(".json") for path in DIALECTS.glob("*.json"))
@@ -542,7 +542,7 @@ def test_a_kill_leaves_the_old_output(tmp_path):
     (tmp_path / "a.spacy").write_bytes(b"old")
     code = (
         "import os, signal\n"
-        "from spacy_bertner.convert import convert\n"
+        "from spacy_bertner.formats.convert import convert\n"
         "os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"convert([{str(path)!r}], {str(tmp_path)!r})\n"
     )

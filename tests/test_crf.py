@@ -15,8 +15,8 @@ from spacy.tokens import Doc
 from spacy.training import Example
 from thinc.api import Adam, fix_random_seed
 
-from spacy_bertner.crf import crf_loss
-from spacy_bertner.lattice import Lattice, best_path, expectations
+from spacy_bertner.decoding import Lattice, best_path, expectations
+from spacy_bertner.loss import crf_loss
 from spacy_bertner.tags import MISSING, TagSet, make_tags
 
 from .conftest import LABELS, SENTENCES, make_examples, scores_of, to_numpy
@@ -368,7 +368,7 @@ def test_transitions_do_not_decay(crf, kind, nlp):
 def test_with_onnx_runtime(nlp, checkpoint, tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    from spacy_bertner.onnx_export import to_onnx
+    from spacy_bertner.export.onnx import to_onnx
 
     ner = add(nlp, "own encoder", checkpoint)
     nlp.initialize(lambda: make_examples(nlp))

@@ -27,7 +27,7 @@ def save_pipeline(folder: Path, checkpoint: Path, runtime: str, *, seed: int, re
         for parameter in component.model.shims[0].module.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.01)
     if runtime == "onnx":
-        from spacy_bertner.onnx_export import to_onnx
+        from spacy_bertner.export.onnx import to_onnx
 
         to_onnx(nlp)
     nlp.to_disk(folder)

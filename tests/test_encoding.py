@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spacy.tokens import Doc
 
-from spacy_bertner.checkpoint import load_tokenizer
-from spacy_bertner.convert import read_conll
-from spacy_bertner.encoding import ORTHOGRAPHY, PieceEncoder, Pieces, orthographic_class, pack
+from spacy_bertner.formats.convert import read_conll
+from spacy_bertner.model.checkpoint import load_tokenizer
+from spacy_bertner.model.encoding import ORTHOGRAPHY, PieceEncoder, Pieces, orthographic_class, pack
 
 from .conftest import ARCHITECTURES, SENTENCES, SHARED_DATA, reference_tokenizer
 

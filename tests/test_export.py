@@ -13,7 +13,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer, pipelin
 from typer.testing import CliRunner
 
 from spacy_bertner.cli import bertner
-from spacy_bertner.export import export
+from spacy_bertner.export.huggingface import export
 
 from .conftest import ARCHITECTURES, SENTENCES, make_examples, scores_of
 

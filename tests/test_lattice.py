@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from spacy_bertner import lattice
-from spacy_bertner.lattice import Lattice, entity_probabilities, expectations, segment_bounds
+from spacy_bertner import decoding as lattice
+from spacy_bertner.decoding import Lattice, entity_probabilities, expectations, segment_bounds
 from spacy_bertner.tags import TagSet, make_tags
 
 from .test_tags import SCHEMES, is_legal

@@ -18,7 +18,7 @@ from spacy.training.initialize import init_nlp
 from spacy.training.loop import train as train_loop
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from spacy_bertner.loggers import plot_learning_curve
+from spacy_bertner.training.loggers import plot_learning_curve
 
 from .conftest import ROOT, make_examples
 

@@ -14,8 +14,8 @@ from spacy.tokens import Doc
 from thinc.api import Adam, fix_random_seed, set_dropout_rate
 from transformers import AutoModelForTokenClassification
 
-from spacy_bertner import encoder
-from spacy_bertner.models import BertTokenClassifier
+from spacy_bertner.model import torch_module, torch_shim
+from spacy_bertner.model.bert_token_classifier import BertTokenClassifier
 
 from .conftest import ARCHITECTURES, SENTENCES, make_examples, reference_tokenizer, scores_of, to_numpy
 
@@ -42,7 +42,7 @@ def test_the_last_layer_computes_the_rows_of_words_alone(kind, part, tagger, nlp
 
         return hook
 
-    layers = encoder._layers(shim.module.encoder)[1]
+    layers = torch_module._layers(shim.module.encoder)[1]
     getattr(layers[0], part).register_forward_pre_hook(count("first"))
     getattr(layers[-1], part).register_forward_pre_hook(count("last"))
     docs = make_docs(nlp, 12, 40)
@@ -148,7 +148,7 @@ def test_a_recomputed_backward_pass_has_the_same_dropout(tagger, nlp):
 @pytest.mark.parametrize("mixed_precision", [False, "bf16"])
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
 def test_gradient_checkpointing_changes_nothing(kind, mixed_precision, budget, checkpoint, monkeypatch):
-    monkeypatch.setattr(encoder, "supports", lambda device, dtype: True)
+    monkeypatch.setattr(torch_shim, "supports", lambda device, dtype: True)
     losses, weights, folder = [], [], checkpoint(kind)
     for is_on in (False, True):
         fix_random_seed(0)
@@ -184,7 +184,7 @@ def test_a_prepared_attention_mask_gives_the_same_scores(kind, tagger, nlp, monk
     for together, alone in ((scores_of(ner, docs), plain), (scores_of(ner, docs[:1]), plain[:1])):
         for found, expected in zip(together, alone, strict=True):
             np.testing.assert_allclose(found, expected, atol=2e-5)
-    rank = encoder.mask_rank(shim.module.encoder)
+    rank = torch_module.mask_rank(shim.module.encoder)
     assert (rank > 2) == (kind not in ("deberta-v2", *(["distilbert"] if rank != 4 else [])))
     assert {is_full for is_full, _ in seen} == {True, False}
     assert all(ndim == (None if is_full and rank == 4 else rank) for is_full, ndim in seen)
@@ -293,7 +293,7 @@ def test_a_window_over_the_positions(kind, limit, checkpoint, nlp):
 
 def test_bf16_on_the_cpu_is_close_to_float32(tagger, nlp, checkpoint, monkeypatch):
     # Torch computes in it on every CPU, if slowly
-    monkeypatch.setattr(encoder, "supports", lambda device, dtype: True)
+    monkeypatch.setattr(torch_shim, "supports", lambda device, dtype: True)
     ner = tagger("bert")
     docs = make_docs(nlp, 20)
     low = tagger_of(nlp, checkpoint("bert"), mixed_precision="bf16")

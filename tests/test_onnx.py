@@ -24,7 +24,7 @@ pytest.importorskip("onnxscript")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from spacy_bertner.onnx_export import to_onnx  # noqa: E402
+from spacy_bertner.export.onnx import to_onnx  # noqa: E402
 
 TEXTS = [words for words, _ in SENTENCES]
 

@@ -8,7 +8,7 @@ import torch
 from thinc.api import SGD, Adam, RAdam
 from torch import nn
 
-from spacy_bertner.optimizer import MAX_STEPS_AT_ZERO, TorchOptimizer
+from spacy_bertner.model.optimizer import MAX_STEPS_AT_ZERO, TorchOptimizer
 
 from .conftest import make_examples, write_checkpoint
 

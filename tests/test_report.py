@@ -17,7 +17,6 @@ from spacy.training import Corpus
 from spacy.vocab import Vocab
 from typer.testing import CliRunner
 
-from spacy_bertner.calibration import expected_calibration_error
 from spacy_bertner.cli import bertner
 from spacy_bertner.report import Settings, build_report, write_report
 from spacy_bertner.report.compare import counts, differences, f1, paired_bootstrap
@@ -25,6 +24,7 @@ from spacy_bertner.report.confidence import confidence
 from spacy_bertner.report.documents import Document, Entity, predict, read_gold
 from spacy_bertner.report.errors import in_sentence, inconsistent, is_right, pairs_of
 from spacy_bertner.report.metrics import breakdown, entity_figures, kind_figures, pair, tags, token_figures
+from spacy_bertner.training.calibration import expected_calibration_error
 
 from .conftest import SENTENCES
 
@@ -394,7 +394,7 @@ def test_words_longer_than_a_window_are_named(tmp_path, nlp, tagger):
 
 
 def test_ledger(data, tmp_path):
-    from spacy_bertner.convert import ReadOptions, convert
+    from spacy_bertner.formats.convert import ReadOptions, convert
 
     (tmp_path / "odd.conll").write_text("Oslo B-LOC\nx I-PER\n\n", encoding="utf8")
     convert([str(tmp_path / "odd.conll")], tmp_path / "out", ReadOptions(repair=True), ledger=tmp_path / "ledger.json")

@@ -22,8 +22,8 @@ from spacy.tokens import DocBin
 from spacy.training.initialize import init_nlp
 from spacy.training.loop import train as train_loop
 
-import spacy_bertner.resume
 from spacy_bertner.files import CheckpointError
+from spacy_bertner.training import resume
 
 from .conftest import LABELS, ROOT, make_examples
 
@@ -388,7 +388,7 @@ def damage(path, kind):
 def test_damage_of_every_file(broken_off, alone, tmp_path):
     """Each file, in each way: refused with its name; and the checkpoint before is used."""
     settings, output, (older, newer) = broken_off
-    run = spacy_bertner.resume.Run(init_nlp(settings), None, minutes=None, steps=1, resume=True, before_to_disk=None)
+    run = resume.Run(init_nlp(settings), None, minutes=None, steps=1, resume=True, before_to_disk=None)
     shutil.copytree(newer, tmp_path / "whole")
     names = sorted(path.relative_to(newer) for path in newer.rglob("*") if path.is_file())
     assert len(names) > 10
@@ -400,7 +400,7 @@ def test_damage_of_every_file(broken_off, alone, tmp_path):
             # What is wrong in the list of checksums is seen in the files that it does not fit
             named = newer if (name.name, kind) == ("sha256.json", "flipped") else newer / name
             with pytest.warns(UserWarning, match=f"{named}.*An older checkpoint is used"):
-                found = spacy_bertner.resume.find_checkpoint(newer.parent, run.settings, ["bert_ner"])
+                found = resume.find_checkpoint(newer.parent, run.settings, ["bert_ner"])
             assert found.folder == older
             shutil.rmtree(newer)
             shutil.copytree(tmp_path / "whole", newer)
@@ -421,7 +421,7 @@ def test_none_is_whole(broken_off):
 
 def test_another_version(broken_off, monkeypatch):
     settings, output, _ = broken_off
-    monkeypatch.setattr(spacy_bertner.resume, "__version__", "99.0")
+    monkeypatch.setattr(resume, "__version__", "99.0")
     with pytest.raises(CheckpointError, match=r"was saved by spacy-bertner 0\.\d.*; this is 99.0"):
         train(settings, output)
 

@@ -18,8 +18,8 @@ from typing import IO, Any
 from spacy.tokens import Doc, DocBin, Span
 from spacy.vocab import Vocab
 
-from ..conll.faults import printable
-from ..conll.layout import starts_mark
+from ..formats.conll.faults import printable
+from ..formats.conll.layout import starts_mark
 from .docbin import merge_docbins
 from .records import Record
 

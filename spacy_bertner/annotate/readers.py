@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from ..conll.faults import ConversionError, Fault, FaultList
-from ..conll.source import SUFFIXES as CONLL_SUFFIXES
+from ..formats.conll.faults import ConversionError, Fault, FaultList
+from ..formats.conll.source import SUFFIXES as CONLL_SUFFIXES
 from .records import Record
 
 SUFFIXES = {
@@ -382,7 +382,7 @@ def _read_conll(file: IO[bytes], item: Input, settings: ReadSettings) -> Iterato
     """A document a record, as `convert` has them."""
     from spacy.vocab import Vocab
 
-    from ..convert import ReadOptions, read_conll
+    from ..formats.convert import ReadOptions, read_conll
 
     source = file if item.path is None else item.path
     size = item.size()

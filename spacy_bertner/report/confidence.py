@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration import expected_calibration_error
+from ..training.calibration import expected_calibration_error
 from .documents import Document
 
 THRESHOLDS = np.linspace(0, 1, 101)

@@ -21,7 +21,7 @@ from spacy.training import Example
 from spacy.vocab import Vocab
 
 from ..annotate.worker import prepared
-from ..conll.detokenize import guess_spaces
+from ..formats.conll.detokenize import guess_spaces
 
 
 class Entity(NamedTuple):

@@ -281,7 +281,7 @@ def test_the_gpu_with_the_weights_is_the_current_one(checkpoint, monkeypatch):
 def test_processes_with_onnx_runtime(checkpoint):
     """It computes on the CPU, so that forked processes may, wherever spaCy's operations are."""
     pytest.importorskip("onnx")
-    from spacy_bertner.onnx_export import to_onnx
+    from spacy_bertner.export.onnx import to_onnx
 
     spacy.require_cpu()
     nlp = make(checkpoint("bert"))

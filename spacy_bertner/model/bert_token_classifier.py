@@ -16,8 +16,8 @@ from thinc.api import Model, Shim
 from thinc.types import Floats2d
 
 if TYPE_CHECKING:
-    from .encoder import EncoderShim
     from .encoding import PieceEncoder
+    from .torch_shim import EncoderShim
 
 # Padded pieces in a batch, for torch on its devices and for ONNX Runtime. On a CPU small batches stay in its caches; a GPU
 # wants to be filled.
@@ -103,7 +103,7 @@ def BertTokenClassifier(
     gradient_checkpointing: whether training computes each layer again in the backward pass, for less memory; has no
         effect at a dropout of 0.0, where the encoder stays in evaluation mode.
     transformer_config: settings to change in the checkpoint's configuration, dropout rates for instance.
-    runtime: what computes: "torch", or "onnx" in a trained pipeline that `onnx_export.to_onnx` converted. ONNX Runtime
+    runtime: what computes: "torch", or "onnx" in a trained pipeline that `export.onnx.to_onnx` converted. ONNX Runtime
         predicts only, on the CPU, in the arithmetic that the model was converted to.
 
     revision: branch, tag or commit of the checkpoint on the hub; None for its main branch.
@@ -131,13 +131,14 @@ def BertTokenClassifier(
         raise ValueError(f'runtime: {runtime!r} is unknown; allowed are "torch" and "onnx"')
     shim: Shim
     if runtime == "onnx":  # without torch, which need not be there
-        from .onnx_runtime import OnnxShim
+        from .onnx_shim import OnnxShim
 
         shim = OnnxShim()
     else:
         import torch
 
-        from .encoder import EncoderShim, FineTuning
+        from .fine_tuning import FineTuning
+        from .torch_shim import EncoderShim
 
         dtype = {False: None, "bf16": torch.bfloat16, "fp16": torch.float16}[mixed_precision]
         fine_tuning = FineTuning(head_learn_rate, layer_decay, freeze_embeddings, freeze_layers, gradient_checkpointing)
@@ -243,7 +244,7 @@ def add_labelled(model: Model, n: int) -> None:
 
 
 def transitions(model: Model) -> NDArray[np.float32] | None:
-    """The scores of transitions (see `lattice.Lattice.of`); None without the setting `crf`.
+    """The scores of transitions (see `decoding.Lattice.of`); None without the setting `crf`.
 
     Raises ValueError where the model has learnt some, and is not to have them.
     """

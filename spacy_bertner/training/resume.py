@@ -49,13 +49,13 @@ from spacy.util import dict_to_dot
 from thinc.api import Optimizer
 from wasabi import msg
 
-from . import __version__
-from .files import CheckpointError, checksums, sync, verified
+from .. import __version__
+from ..files import CheckpointError, checksums, sync, verified
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .encoder import EncoderShim
+    from ..model.torch_shim import EncoderShim
 
 FOLDER = "checkpoints"
 # serial number, last step done

@@ -108,7 +108,7 @@ def resize_output(model: Model, n_tags: int) -> None:
 
 
 def transitions(model: Model, *, crf: bool) -> NDArray[np.float32] | None:
-    """A copy of the scores of transitions (see `lattice.Lattice.of`), zero at first; None where `crf` is False.
+    """A copy of the scores of transitions (see `decoding.Lattice.of`), zero at first; None where `crf` is False.
 
     Raises ValueError where the model has learnt some, and is not to have them.
     """

@@ -13,11 +13,12 @@ import torch
 from spacy import registry
 from spacy.language import Language
 
-from .checkpoint import quiet_transformers
-from .component import BertNER
-from .encoder import EncoderShim, TokenClassifier
-from .encoding import N_ORTHOGRAPHY
-from .onnx_runtime import MODEL_FILE
+from ..component import BertNER
+from ..model.checkpoint import quiet_transformers
+from ..model.encoding import N_ORTHOGRAPHY
+from ..model.onnx_shim import MODEL_FILE
+from ..model.torch_module import TokenClassifier
+from ..model.torch_shim import EncoderShim
 
 OPSET = 18
 MAX_BYTES = 2**31  # of a protocol buffer, which an ONNX file is

@@ -20,7 +20,7 @@ from spacy.training import Example
 from spacy.util import resolve_dot_names
 from wasabi import MESSAGES, Printer
 
-from .span_groups import with_group_as_entities
+from ..span_groups import with_group_as_entities
 from .training_data import Faults, Kind
 
 

@@ -17,12 +17,12 @@ from spacy.language import Language
 from spacy.training import Corpus, Example
 from spacy.util import minibatch
 
-from .lattice import Floats64, Lattice, entity_probabilities, expectations, segment_bounds
-from .span_groups import with_group_as_entities
-from .tags import MISSING, Bools1d, Floats2d
+from ..decoding import Floats64, Lattice, entity_probabilities, expectations, segment_bounds
+from ..span_groups import with_group_as_entities
+from ..tags import MISSING, Bools1d, Floats2d
 
 if TYPE_CHECKING:
-    from .component import BertNER
+    from ..component import BertNER
 
 # The temperatures among which one is looked for
 LOWEST, HIGHEST = 0.05, 20.0

@@ -13,7 +13,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from spacy.util import resolve_dot_names
 
-from .span_groups import annotated_entities, with_group_as_entities
+from ..span_groups import annotated_entities, with_group_as_entities
 
 # So many of each kind are named
 N_NAMED = 5

@@ -1,13 +1,13 @@
 """The likelihood of tag sequences in a linear-chain conditional random field (Lafferty et al. 2001), and its gradient.
 
-Only legal sequences have a probability (`lattice.Lattice`). Where tags are missing, the likelihood is that of all legal
+Only legal sequences have a probability (`decoding.Lattice`). Where tags are missing, the likelihood is that of all legal
 sequences with the tags that are there (Tsuboi et al. 2008).
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .lattice import Floats64, Lattice, expectations, segment_bounds
+from .decoding import Floats64, Lattice, expectations, segment_bounds
 from .tags import MISSING, Bools1d, Floats2d, Ints1d, TagSet
 
 

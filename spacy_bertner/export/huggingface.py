@@ -14,10 +14,11 @@ import torch
 from spacy.language import Language
 from torch import nn
 
-from .checkpoint import quiet_transformers
-from .component import BertNER
-from .encoder import EncoderShim, TokenClassifier
-from .tags import write_tags
+from ..component import BertNER
+from ..model.checkpoint import quiet_transformers
+from ..model.torch_module import TokenClassifier
+from ..model.torch_shim import EncoderShim
+from ..tags import write_tags
 
 CARD_FILE = "README.md"
 

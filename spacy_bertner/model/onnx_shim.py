@@ -16,8 +16,8 @@ from thinc.api import Shim
 from thinc.types import Floats2d
 from tokenizers import Tokenizer
 
+from ..files import CheckpointError, pack_files, unpacked_files
 from .encoding import Batch, PieceEncoder
-from .files import CheckpointError, pack_files, unpacked_files
 
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
@@ -29,7 +29,7 @@ TRAINING = (
 
 
 class OnnxShim(Shim):
-    """Makes an ONNX model a part of a Thinc model, as `encoder.EncoderShim` does with a torch module; it cannot train.
+    """Makes an ONNX model a part of a Thinc model, as `torch_shim.EncoderShim` does with a torch module; it cannot train.
 
     Inputs of the ONNX model are the fields of `encoding.Batch`, of the same names (without `rows`; without `orthography`
     where there is no such embedding); its one output are the scores, (n_rows, n_tags), float32.

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import nn
 
-from .files import CheckpointError
+from ..files import CheckpointError
 
 
 @contextlib.contextmanager

@@ -1,17 +1,9 @@
-"""The torch side: the encoder with its tagging head, loading, saving, forward and backward passes.
-
-The head is that of `BertForTokenClassification` (Devlin et al. 2019, section 5.3): dropout and one linear layer over the
-last hidden state of the first piece of each word. Checkpoints are read and written with transformers and safetensors.
-"""
+"""The Thinc shim of the torch module: it loads and saves it, runs it forward and backward, and has it take its steps."""
 
 import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
-from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from thinc.api import CupyOps, MPSOps, Optimizer, Shim, get_current_ops
+from thinc.api import Optimizer, Shim
 from thinc.types import Floats2d
 from thinc.util import torch2xp, xp2torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from ..files import CheckpointError, pack_files, unpacked_files
 from .checkpoint import (
     check_vocabulary,
     is_lower_casing,
@@ -34,213 +27,18 @@ from .checkpoint import (
     max_positions,
     quiet_transformers,
 )
-from .encoding import N_ORTHOGRAPHY, Batch, Ints1d, Ints2d, PieceEncoder
-from .files import CheckpointError, pack_files, unpacked_files
-from .onnx_runtime import MODEL_FILE as ONNX_FILE
-from .optimizer import TorchOptimizer, resized
+from .devices import current_device, current_gpu, is_out_of_memory, supports
+from .encoding import Batch, Ints1d, Ints2d, PieceEncoder
+from .fine_tuning import FineTuning, load_training_state, prepare, rate_factors, training_state, with_averages
+from .onnx_shim import MODEL_FILE as ONNX_FILE
+from .optimizer import TorchOptimizer
+from .torch_module import TokenClassifier, mask_rank
 
 HEAD_FILE = "head.safetensors"
 
 # OpenMP hangs in a forked process whose parent has used its threads; `nlp.pipe(n_process=…)` forks
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
-
-
-@dataclass(frozen=True)
-class FineTuning:
-    """How the parts of the model are trained.
-
-    head_learn_rate: factor on the learning rate for what starts from nothing: head, transitions, orthography embedding.
-    layer_decay: factor on the learning rate from each layer of the encoder to the one below it, and from the lowest to
-        the embeddings (Howard and Ruder 2018; Clark et al. 2020).
-    freeze_embeddings: whether the embeddings stay as they are.
-    freeze_layers: so many of the encoder's layers, from the lowest, stay as they are.
-    gradient_checkpointing: whether to keep only what goes into each layer, and compute the rest again going back.
-    """
-
-    head_learn_rate: float
-    layer_decay: float
-    freeze_embeddings: bool
-    freeze_layers: int
-    gradient_checkpointing: bool
-
-
-# The rows that are wanted of the last layer, for `_pick_rows_hook`; every thread that predicts has its own
-_wanted_rows: ContextVar[Tensor | None] = ContextVar("wanted_rows", default=None)
-
-
-def _pick_rows(hidden: Tensor, first: Tensor) -> Tensor:
-    """Select from (n_windows, n_pieces, width) the rows (n_rows, width) at the flat places `first`."""
-    return hidden.flatten(0, 1).index_select(0, first)
-
-
-def _pick_rows_hook(module: nn.Module, _args: Any, output: Any) -> Any:
-    first = module.rows_in_training if module.training else _wanted_rows.get()
-    if first is None:
-        return output
-    if isinstance(output, Tensor):
-        return _pick_rows(output, first)[None]
-    return _pick_rows(output[0], first)[None], *output[1:]
-
-
-def _layers(encoder: Any) -> tuple[str, Sequence[nn.Module]]:
-    """Return the name and the layers of an encoder, lowest first; none where it has no list of them (ALBERT's share one)."""
-    n_layers = encoder.config.num_hidden_layers
-    for name, module in encoder.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == n_layers:
-            return name, list(module)
-    return "", []
-
-
-def _let_last_layer_pick_rows(encoder: nn.Module) -> nn.Module | None:
-    """Let the last layer go on, after its attention, with the wanted rows alone: what follows is row by row.
-
-    Two thirds of a layer's products are in that part, and a third of the pieces are no first piece of a word that the
-    window owns. Returns the part of the layer after which the rows are picked, None where the encoder does not allow it:
-    it needs layers like those of BERT and its kin, or of DistilBERT.
-    """
-    _, layers = _layers(encoder)
-    if len(layers) < 2:  # DeBERTa has a convolution over the first layer's output
-        return None
-    parts = dict(layers[-1].named_children())
-    if {"attention", "intermediate", "output"} == parts.keys() - {"crossattention"}:
-        part = parts["attention"]
-    elif {"attention", "sa_layer_norm", "ffn", "output_layer_norm"} == parts.keys() - {"dropout"}:
-        part = parts["sa_layer_norm"]
-    else:
-        return None
-    part.rows_in_training = None
-    part.register_forward_hook(_pick_rows_hook)
-    return part
-
-
-class TokenClassifier(nn.Module):
-    """Encoder, dropout and a linear layer over the first pieces.
-
-    encoder: a transformers encoder (`AutoModel`).
-    n_tags: columns of the head.
-    orthography: whether to add an embedding of what the word looks like, starting at zero, to the input embeddings.
-    """
-
-    def __init__(self, encoder: nn.Module, n_tags: int, orthography: bool) -> None:
-        super().__init__()
-        self.encoder = encoder
-        config: Any = encoder.config
-        # As transformers starts the head
-        self.head_std = getattr(config, "initializer_range", 0.02)
-        self.head = self._new_head(config.hidden_size, n_tags)
-        # Scores of transitions (see `lattice.Lattice.of`), of a conditional random field alone
-        self.transitions: nn.Parameter | None = None
-        picks_rows = _let_last_layer_pick_rows(encoder)
-        self._picks_rows = () if picks_rows is None else (picks_rows,)  # in a tuple, so as not to be a part twice
-        self.orthography = None
-        if orthography:
-            width = encoder.get_input_embeddings().embedding_dim
-            self.orthography = nn.Embedding(N_ORTHOGRAPHY, width, padding_idx=0)
-            nn.init.zeros_(self.orthography.weight)
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None, orthography: Tensor, first: Tensor, dropout: float = 0.0
-    ) -> Tensor:
-        """Score the tags of the words whose first pieces are at `first` (see `encoding.Batch`).
-
-        attention_mask: as the encoder takes it, (n_windows, n_pieces) or what `EncoderShim._attention_mask` makes of it.
-        Returns the scores, (n_rows, n_tags), float32.
-        """
-        if self.orthography is None:
-            inputs = {"input_ids": input_ids}
-        else:
-            embeds = self.encoder.get_input_embeddings()(input_ids)
-            inputs = {"inputs_embeds": embeds + self.orthography(orthography)}  # (n_windows, n_pieces, width)
-        with self.picking_rows(first):
-            hidden = self.encoder(attention_mask=attention_mask, **inputs)[0]
-        rows = hidden[0] if self._picks_rows else _pick_rows(hidden, first)  # (n_rows, width)
-        rows = nn.functional.dropout(rows, dropout, self.training)
-        return self.head(rows).float()  # (n_rows, n_tags)
-
-    @contextlib.contextmanager
-    def picking_rows(self, first: Tensor) -> Iterator[None]:
-        """Let the last layer, where it can, compute the rows at `first` alone.
-
-        Each thread that predicts has its own rows. In training they are kept with the layer: under gradient checkpointing
-        torch computes it again in a thread of its choice.
-        """
-        token = _wanted_rows.set(first)
-        for part in self._picks_rows if self.training else ():
-            part.rows_in_training = first
-        try:
-            yield
-        finally:
-            _wanted_rows.reset(token)
-            for part in self._picks_rows if self.training else ():
-                part.rows_in_training = None
-
-    def depths(self) -> dict[str, int]:
-        """Say of each parameter how deep it lies: 0 in the embeddings, i + 1 in the encoder's layer i, above that the head.
-
-        What the encoder has besides counts with the embeddings where it comes before the layers, else with the last one.
-        Raises ValueError where the encoder has no list of layers (ALBERT's share one).
-        """
-        n_layers: int = self.encoder.config.num_hidden_layers
-        name, found = _layers(self.encoder)
-        if not found:
-            raise ValueError(
-                f"layer_decay, freeze_embeddings, freeze_layers: {type(self.encoder).__name__} has no list of "
-                f"{n_layers} layers, which these settings need"
-            )
-        layers = f"encoder.{name}."
-        depths: dict[str, int] = {}
-        rest = 0
-        for name, _ in self.named_parameters():
-            if not name.startswith("encoder."):
-                depths[name] = n_layers + 1
-            elif name.startswith(layers):
-                depths[name] = int(name.removeprefix(layers).split(".")[0]) + 1
-                rest = n_layers
-            else:
-                depths[name] = rest
-        return depths
-
-    def freeze(self, *, embeddings: bool, n_layers: int) -> None:
-        """Let the embeddings and the lowest `n_layers` layers of the encoder stay as they are in training.
-
-        Raises ValueError where the encoder has fewer layers.
-        """
-        n_all: int = self.encoder.config.num_hidden_layers
-        if n_layers > n_all:
-            raise ValueError(f"freeze_layers: {n_layers} is more than the {n_all} layers that the encoder has")
-        if embeddings or n_layers:
-            depths = self.depths()
-            for name, parameter in self.named_parameters():
-                parameter.requires_grad_(depths[name] > n_layers if depths[name] else not embeddings)
-
-    def _new_head(self, width: int, n_tags: int) -> nn.Linear:
-        head = nn.Linear(width, n_tags)
-        nn.init.normal_(head.weight, std=self.head_std)
-        nn.init.zeros_(head.bias)
-        return head
-
-    def resize(self, n_tags: int) -> None:
-        """Add rows to the head, or cut its last ones; the others stay as they are, and so do their gradients."""
-        old = self.head
-        self.head = self._new_head(old.in_features, n_tags).to(old.weight.device)
-        self.head.weight = _resized_parameter(old.weight, self.head.weight.shape, fill=self.head.weight.detach())
-        self.head.bias = _resized_parameter(old.bias, self.head.bias.shape)
-        if self.transitions is not None:
-            self.transitions = _resized_parameter(self.transitions, (n_tags + 1, n_tags + 1))
-
-    def add_transitions(self) -> None:
-        """Add scores of transitions, all zero, unless there are some."""
-        if self.transitions is None:
-            n_tags = self.head.out_features
-            self.transitions = nn.Parameter(torch.zeros(n_tags + 1, n_tags + 1, device=self.head.weight.device))
-
-
-def _resized_parameter(old: nn.Parameter, shape: Sequence[int], fill: Tensor | None = None) -> nn.Parameter:
-    new = nn.Parameter(resized(old.detach(), shape, fill), requires_grad=old.requires_grad)
-    if old.grad is not None:
-        new.grad = resized(old.grad, shape)
-    return new
 
 
 class EncoderShim(Shim):
@@ -292,7 +90,7 @@ class EncoderShim(Shim):
 
     @property
     def kind(self) -> str:
-        """What computes, a key of `models.DEFAULT_BATCH_PIECES`."""
+        """What computes, a key of `bert_token_classifier.DEFAULT_BATCH_PIECES`."""
         return self.device.type
 
     @property
@@ -582,16 +380,10 @@ class EncoderShim(Shim):
         if self._optimizer is None:
             # What GradScaler starts with is meant for the gradient of a mean
             scale = 2.0 ** (16 - max(n_rows, 1).bit_length()) if self._autocast_type is torch.float16 else None
-            self._optimizer = TorchOptimizer(self.module, rate_factors=self._rate_factors(), scale=scale)
+            self._optimizer = TorchOptimizer(
+                self.module, rate_factors=rate_factors(self.module, self.fine_tuning), scale=scale
+            )
         return self._optimizer
-
-    def _rate_factors(self) -> dict[str, float]:
-        """Give for each parameter the factor on its learning rate."""
-        new, decay = self.fine_tuning.head_learn_rate, self.fine_tuning.layer_decay
-        names = [name for name, _ in self.module.named_parameters()]
-        depths = self.module.depths() if decay < 1.0 else dict.fromkeys(names, 0)
-        last = max(depths[name] for name in names if name.startswith("encoder."))
-        return {name: decay ** (last - depths[name]) if name.startswith("encoder.") else new for name in names}
 
     def finish_update(self, optimizer: Optimizer | Callable) -> None:
         """Take one optimiser step with the gradient gathered so far; none where no token was labelled.
@@ -608,59 +400,21 @@ class EncoderShim(Shim):
     @contextlib.contextmanager
     def use_params(self, params: dict) -> Iterator[None]:
         """Put the averages that the optimiser keeps into the module for the time of the context."""
-        module = self._model
-        named = dict(module.named_parameters()) if module is not None else {}
-        averages = {name: params[self.id, name] for name in named if (self.id, name) in params}
-        # An average of another shape is from before the head was resized
-        given = {name: value for name, value in averages.items() if value.shape == named[name].shape}
-        backup = {name: named[name].data for name in given}
-        for name, value in given.items():
-            named[name].data = value.to(named[name].device)
-        try:
+        with with_averages(self.module, self.id, params) if self.is_loaded else contextlib.nullcontext():
             yield
-        finally:
-            for name, value in backup.items():
-                named[name].data = value
 
     def training_state(self, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return, between two steps, what the next one depends on: tensors by name, and what JSON can hold.
 
         optimizer: the Thinc optimiser of the steps; the averages in it are part of the state.
         """
-        parameters = dict(self.module.named_parameters())
-        moments, numbers = self._optimizer_or_new().state()
-        averages = optimizer.averages or {}
-        tensors = {f"weights/{name}": value for name, value in self._weights().items()}
-        tensors |= {f"optimizer/{name}": value for name, value in moments.items()}
-        tensors |= {f"averages/{name}": averages[self.id, name] for name in parameters if (self.id, name) in averages}
-        # One without a gradient is left out of a step, one with a gradient of zeros is not
-        with_gradient = [name for name, parameter in parameters.items() if parameter.grad is not None]
-        return tensors, {"optimizer": numbers, "with_gradient": with_gradient, "most_pieces": self.most_pieces}
+        tensors, numbers = training_state(self.module, self._optimizer_or_new(), optimizer, self.id)
+        return tensors, {**numbers, "most_pieces": self.most_pieces}
 
     def load_training_state(self, optimizer: Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """Go on from what `training_state` returned; raises CheckpointError where the weights are another module's."""
-        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}, "averages": {}}
-        for key, tensor in tensors.items():
-            part, name = key.split("/", 1)
-            parts[part][name] = tensor
-        weights = self._weights()
-        shapes = {name: value.shape for name, value in weights.items()}
-        if shapes != {name: value.shape for name, value in parts["weights"].items()}:
-            raise CheckpointError("the weights are not those of this model: other names or shapes")
-        for name, value in weights.items():
-            value.copy_(parts["weights"][name])
-        parameters = dict(self.module.named_parameters())
-        for name, parameter in parameters.items():
-            parameter.grad = torch.zeros_like(parameter) if name in numbers["with_gradient"] else None
-        self._optimizer_or_new().load_state(optimizer, parts["optimizer"], numbers["optimizer"])
-        if optimizer.averages is not None:
-            for name, value in parts["averages"].items():
-                optimizer.averages[self.id, name] = value.to(self.device, copy=True)
+        load_training_state(self.module, self._optimizer_or_new(), optimizer, self.id, tensors, numbers)
         self.most_pieces = numbers["most_pieces"]
-
-    def _weights(self) -> dict[str, Tensor]:
-        module = self.module
-        return {name: value.detach() for name, value in chain(module.named_parameters(), module.named_buffers())}
 
     # Loading and saving
 
@@ -683,11 +437,7 @@ class EncoderShim(Shim):
         self.checkpoint_tags = tags
 
     def _set(self, module: TokenClassifier, tokenizer: Any) -> None:
-        module.freeze(embeddings=self.fine_tuning.freeze_embeddings, n_layers=self.fine_tuning.freeze_layers)
-        if self.fine_tuning.layer_decay < 1.0:
-            module.depths()  # where that cannot be, better now than at the first step
-        if self.fine_tuning.gradient_checkpointing:
-            enable_gradient_checkpointing(module.encoder)
+        prepare(module, self.fine_tuning)
         self._model = module.eval()
         self._place(current_device())
         self.tokenizer = tokenizer
@@ -761,71 +511,6 @@ class EncoderShim(Shim):
         self.module.to(device)
 
 
-def current_device() -> torch.device:
-    """Where Thinc's current operations are, for the weights: the CPU, or the current GPU.
-
-    Raises ValueError where that is a GPU that torch cannot use.
-    """
-    if isinstance(get_current_ops(), MPSOps):
-        warnings.warn(
-            "bert_ner computes on the CPU: on Apple's GPU (mps) it has not been tested. To ask for the CPU, call "
-            "spacy.require_cpu() or give --gpu-id -1",
-            stacklevel=2,
-        )
-    return current_gpu() if isinstance(get_current_ops(), CupyOps) else torch.device("cpu")
-
-
-def current_gpu() -> torch.device:
-    """The current GPU; raises ValueError where torch cannot use it."""
-    if not torch.cuda.is_available():
-        built = f"was built for CUDA {torch.version.cuda}" if torch.version.cuda else "is a build for the CPU alone"
-        raise ValueError(
-            f"bert_ner: spaCy uses a GPU, which torch cannot: torch {torch.__version__} {built}. Install a build for the "
-            "CUDA that the driver supports (https://pytorch.org/get-started/locally), or do without GPU: --gpu-id -1"
-        )
-    return torch.device("cuda", torch.cuda.current_device())
-
-
 def _gradient_version(parameter: nn.Parameter) -> int | None:
     """A number that changes when something is added to the parameter's gradient."""
     return None if parameter.grad is None else parameter.grad._version
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Say whether memory was lacking, of whatever library: torch has a class of error for its own allocator alone."""
-    lacks = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "can't allocate memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(lack in str(error) for lack in lacks)
-
-
-# Architectures that take a mask as it is, and of how many dimensions: `get_extended_attention_mask` in transformers 4,
-# `create_bidirectional_mask` in 5. With any other a forward pass waits for the GPU once.
-_TAKE_MASKS = {"bert", "camembert", "electra", "mpnet", "roberta", "xlm-roberta"}
-_MASK_RANKS = (
-    dict.fromkeys(_TAKE_MASKS, 3)
-    if version("transformers").startswith("4.")
-    else dict.fromkeys([*_TAKE_MASKS, "albert", "distilbert"], 4)
-)
-
-
-def mask_rank(encoder: Any) -> int:
-    """Return of how many dimensions a mask is that the encoder takes without looking at its values; 2 where it looks."""
-    return _MASK_RANKS.get(encoder.config.model_type, 2)
-
-
-def supports(device: torch.device, dtype: torch.dtype) -> bool:
-    """Say whether the device computes in a type of 16 bits itself, and faster than in float32."""
-    if device.type == "cuda":
-        return dtype is torch.float16 or torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu" and dtype is torch.bfloat16 and torch.backends.mkldnn.is_available():
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return False
-
-
-def enable_gradient_checkpointing(encoder: Any) -> None:
-    """Have the encoder's layers computed again in the backward pass (Chen et al. 2016).
-
-    Raises ValueError where the architecture does not know how.
-    """
-    if not encoder.supports_gradient_checkpointing:
-        raise ValueError(f"gradient_checkpointing: {type(encoder).__name__} does not support it")
-    encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -22,7 +22,7 @@ class ReadOptions:
     layout (str): "columns", "conllu" (CoNLL-U and CoNLL-U Plus), "table" (a header row, as in
         HIPE), "inline" (`word|tag word|tag`, one sentence a line), or "auto".
     delimiter (str): "tab", "space" (any run of spaces and tabs) or "auto".
-    scheme (str | None): One of `spacy_bertner.conll.schemes.SCHEMES` or their other names. None:
+    scheme (str | None): One of `spacy_bertner.formats.conll.schemes.SCHEMES` or their other names. None:
         found out from the whole file.
     missing (tuple[str, ...]): Markers of a missing annotation, besides `_`.
     misc_key (str | None): Key of the tags in the MISC column of CoNLL-U, such as `name`.

@@ -1,0 +1,1 @@
+"""Trained pipelines in the form of other libraries."""

@@ -1,0 +1,1 @@
+"""Annotated files, read into Docs."""

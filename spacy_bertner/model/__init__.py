@@ -1,0 +1,1 @@
+"""The models: from Docs to one row of tag scores for each token."""

@@ -1,0 +1,1 @@
+"""What surrounds `spacy train`: checks of the data, loggers, checkpoints, calibration."""
