@@ -4,13 +4,11 @@ What it knows of its model is that it gives one row of tag scores a token, and -
 Torch and transformers are not imported here: every `spacy.blank()` imports all factories.
 """
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +16,13 @@ import numpy as np
 import srsly
 from numpy.typing import NDArray
 from spacy import util
-from spacy.attrs import ENT_IOB
 from spacy.errors import Errors
 from spacy.language import Language
 from spacy.pipeline.ner import ner_score  # type: ignore[import-not-found]
 from spacy.pipeline.spancat import spancat_score
 from spacy.pipeline.trainable_pipe import TrainablePipe
 from spacy.scorer import get_ner_prf
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc
 from spacy.training import Example, validate_examples, validate_get_examples
 from thinc.api import Config, CupyOps, Model, Optimizer, get_current_ops, set_dropout_rate
 from thinc.backends import get_array_ops
@@ -36,22 +33,21 @@ from .confidence import (
     Threshold,
     is_sure,
     register_score,
-    set_scores,
     validate_temperature,
     validate_threshold,
     validate_threshold_labels,
 )
-from .decoding import best_path, entity_probabilities
+from .decoding import entity_probabilities
+from .entities import Entities, TagRows, best_spans, rows_to_tag, write_ents
 from .files import CheckpointError, checksums, verified
-from .loss import crf_loss
+from .loss import tag_loss
 from .processes import Process
-from .rehearsal import Teacher, distil, is_shared
+from .rehearsal import Rehearsal, distil, is_shared
 from .span_groups import annotated_entities, validate_spans_key, with_group_as_entities, write_group
 from .tags import (
     MISSING,
     OUTSIDE,
     Bools1d,
-    Ints1d,
     TagSet,
     make_tags,
     read_tags,
@@ -86,9 +82,6 @@ MAX_LOSS = 4.0
 # Nothing is dropped. Where a config has a dict, that of one label can be given with `spacy.load` and in commands; confection
 # before 1.0, which spaCy before 3.8.14 may have, then no longer takes a number for all labels, which is wanted more often.
 NO_THRESHOLD: dict[str, float] | None = None if version("confection").startswith("0.") else {}
-
-# Entities of one Doc: (first token, last token + 1, label, probability) each
-Entities = list[tuple[int, int, str, float]]
 
 
 @Language.factory(
@@ -131,25 +124,6 @@ def make_bert_ner(
         rehearse=rehearse,
         scorer=scorer,
     )
-
-
-@dataclass(frozen=True)
-class TagRows:
-    """The tag scores of those tokens of some Docs that get a tag.
-
-    scores: (n_rows, n_tags), finite. is_first: (n_rows,), True where tokens before cannot be part of the same entity.
-    tokens: (n_rows,), the number of the token over all Docs together. starts: (n_docs + 1,), the number of each Doc's first.
-    """
-
-    scores: NDArray[np.float32]
-    is_first: Bools1d
-    tokens: Ints1d
-    starts: Ints1d
-
-    def place(self, row: int) -> tuple[int, int]:
-        """Return the numbers of the Doc, and of the token in it, of a row."""
-        i = int(np.searchsorted(self.starts, self.tokens[row], side="right")) - 1
-        return i, int(self.tokens[row] - self.starts[i])
 
 
 class BertNER(TrainablePipe):
@@ -203,12 +177,7 @@ class BertNER(TrainablePipe):
         self.set_rehearse(rehearse)
         self._set_tags([OUTSIDE])
         self._process = Process()
-        # Rehearsal
-        self._teacher: Teacher | None = None
-        self._n_trained = 0  # tags, the first ones, that have been trained
-        self._has_updated = False  # since it was initialized or loaded
-        self._learns_labels = False  # new ones, as they come up in training
-        self._annotated: set[str] = set()  # labels that the training data annotates
+        self._rehearsal = Rehearsal()
         # Warnings that were given
         self._unknown_labels: set[str] = set()
         self._has_diverged = False
@@ -294,21 +263,14 @@ class BertNER(TrainablePipe):
                 f"{self.name}: the model is on a GPU, which a forked process cannot use. Use n_process=1, or several "
                 "programs that load the pipeline each for itself; on a CPU n_process may be greater"
             )
-        scores = self._predict_scores(docs)
-        starts = np.cumsum([0] + [len(doc) for doc in docs])
-        is_free, is_start = self._free_tokens(docs)
-        is_start[starts[:-1][np.diff(starts) > 0]] = True
-        tokens = np.flatnonzero(is_free & ~np.isneginf(scores[:, 0]))  # those that get a tag
-        # The start of a segment may lie on a token that gets no tag: it counts for the next one that does
-        segment = np.cumsum(is_start)[tokens]
-        is_first = np.diff(segment, prepend=-1) != 0
-        scores = scores[tokens]
-        if np.isnan(scores).any():
+        keeps = not self.cfg["overwrite"] and self.cfg["spans_key"] is None
+        rows = rows_to_tag(docs, self._predict_scores(docs), keeps_ents=keeps)
+        if np.isnan(rows.scores).any():
             raise ValueError(
                 f"{self.name}: the model's scores are NaN. Training has diverged: lower the learning rate, "
                 "or check the weights it started from"
             )
-        return TagRows(scores, is_first, tokens, starts)
+        return rows
 
     def _predict_scores(self, docs: list[Doc]) -> NDArray[np.float32]:
         """Let the model score the tags of all tokens together, (n_tokens, n_tags)."""
@@ -324,30 +286,11 @@ class BertNER(TrainablePipe):
 
     def best_spans(self, rows: TagRows) -> list[tuple[int, int, str]]:
         """Find the entities on the best legal tag sequences: (first row, last row + 1, label) each, in order."""
-        transitions = self.transitions()
-        if transitions is None:
-            tags = self.tag_set.decode(rows.scores, rows.is_first)
-        else:
-            tags = best_path(self.tag_set, rows.scores, rows.is_first, transitions)
-        return self.tag_set.spans(tags, rows.is_first)
+        return best_spans(self.tag_set, rows, self.transitions())
 
     def transitions(self) -> np.ndarray | None:
         """The scores of transitions that the model has learnt (see `Lattice.of`); None without the setting `crf`."""
         return self.model.attrs["transitions"](self.model) if "transitions" in self.model.attrs else None
-
-    def _free_tokens(self, docs: Sequence[Doc]) -> tuple[Bools1d, Bools1d]:
-        """Find the tokens that may become part of an entity, and where those before and after cannot be one.
-
-        Tokens of entities that are kept, and tokens that are blocked, are not free.
-        Returns both over the tokens of all Docs together.
-        """
-        n = sum(len(doc) for doc in docs)
-        is_free, is_start = np.ones(n, dtype=bool), np.zeros(n, dtype=bool)
-        if not self.cfg["overwrite"] and self.cfg["spans_key"] is None:
-            iob = np.concatenate([doc.to_array(ENT_IOB) for doc in docs])
-            is_free = _is_free(iob)
-            is_start[1:] = is_free[1:] & ~is_free[:-1]
-        return is_free, is_start
 
     def set_annotations(self, docs: Iterable[Doc], predictions: list[Entities]) -> None:
         """Write the entities and their scores to `doc.ents` or, with `spans_key`, to that group of `doc.spans`.
@@ -362,17 +305,7 @@ class BertNER(TrainablePipe):
             if key is not None:
                 write_group(doc, key, scores, overwrite)
             elif len(doc):
-                self._set_ents(doc, [Span(doc, start, end, label=label) for start, end, label in scores])
-                set_scores(doc, scores)
-
-    def _set_ents(self, doc: Doc, entities: list[Span]) -> None:
-        iob = doc.to_array(ENT_IOB)
-        if self.cfg["overwrite"] or _is_free(iob).all():
-            doc.set_ents(entities)
-            return
-        inside = set(chain.from_iterable(range(ent.start, ent.end) for ent in entities))
-        missing = [Span(doc, i, i + 1) for i in np.flatnonzero(iob == 0).tolist() if i not in inside]
-        doc.set_ents(entities, outside=missing, default="unmodified")
+                write_ents(doc, scores, overwrite)
 
     # Training
 
@@ -409,7 +342,7 @@ class BertNER(TrainablePipe):
         self, examples: Sequence[Example], drop: float, sgd: Any, losses: dict[str, float], rehearse: float
     ) -> dict[str, float]:
         """As `update`; `rehearse` is the weight of the teacher, where there is one."""
-        teacher = self._teacher if rehearse else None
+        teacher = self._rehearsal.teacher if rehearse else None
         set_dropout_rate(self.model, drop)
         groups = self._group(examples, with_unlabelled=teacher is not None)
         loss: Any = 0.0  # on the device
@@ -499,23 +432,14 @@ class BertNER(TrainablePipe):
         loss: Any = 0.0
         n_learnt = 0
         if taught is not None:
-            loss, dY, n_learnt = distil(ops, Y, taught, truth, is_kept, self.tag_set, self._annotated)
+            loss, dY, n_learnt = distil(ops, Y, taught, truth, is_kept, self.tag_set, self._rehearsal.annotated)
             loss, dY = loss * rehearse, dY * rehearse
             truth[truth == self.tag_set.outside] = MISSING
-        rows = np.flatnonzero(truth != MISSING)
-        n_learnt += len(rows)
-        transitions, d_transitions = self.transitions(), None
-        if transitions is None:
-            places = xp.asarray(rows)
-            rows_loss, dY[places] = _cross_entropy(xp, Y[places], xp.asarray(truth[rows]))
-        else:
-            rows = np.flatnonzero(is_kept)
-            is_start = np.diff(np.searchsorted(ends, rows, side="right"), prepend=-1) != 0
-            kept = ops.to_numpy(Y)[rows]
-            rows_loss, d_rows, d_transitions = crf_loss(self.tag_set, transitions, kept, is_start, truth[rows])
-            dY[xp.asarray(rows)] = xp.asarray(d_rows, dtype=dY.dtype)
+        n_learnt += int((truth != MISSING).sum())
+        tags_loss, rows, d_rows, d_transitions = tag_loss(self.tag_set, Y, truth, is_kept, ends, self.transitions())
+        dY[rows] = d_rows
         d_scores = [dY[end - len(s) : end] for end, s in zip(ends, scores, strict=True)]
-        return loss + rows_loss, d_scores, d_transitions, n_learnt
+        return loss + tags_loss, d_scores, d_transitions, n_learnt
 
     def _has_rows(self, examples: Sequence[Example], Y: Floats2d) -> Bools1d:
         """Say of each token of the examples, (n_tokens,), whether its scores Y are numbers."""
@@ -527,14 +451,14 @@ class BertNER(TrainablePipe):
         """Before an update: take a teacher, and add the labels that are new, where that is to be done."""
         if not self.model.has_dim("nO"):
             return
-        if self.cfg["rehearse"] and not self._has_updated:
+        state = self._rehearsal
+        if self.cfg["rehearse"] and not state.has_updated:
             self._check_can_rehearse()
-            if self._teacher is None and self._n_trained:
-                self._teacher = Teacher(copy.deepcopy(self.model), self._n_trained)
-        self._has_updated = True
-        self._annotated |= _labels(examples)
-        if self._learns_labels:
-            labels = sorted(self._annotated)
+            state.take_teacher(self.model)
+        state.has_updated = True
+        state.annotated |= _labels(examples)
+        if state.learns_labels:
+            labels = sorted(state.annotated)
             if not set(make_tags(labels, self.cfg["scheme"])) <= set(self.tag_set.tags):
                 self._add_labels(labels)
 
@@ -547,29 +471,16 @@ class BertNER(TrainablePipe):
     @property
     def learns_labels(self) -> bool:
         """Whether labels that are new are learnt as they come up in training: where it was loaded, not initialized."""
-        return self._learns_labels
+        return self._rehearsal.learns_labels
 
     @property
     def _rehearsal_model(self) -> Model[list[Doc], list[Floats2d]] | None:
         """The teacher's model; `Language.resume_training` sets it to a copy of the model."""
-        return self._teacher.model if self._teacher else None
+        return self._rehearsal.teacher.model if self._rehearsal.teacher else None
 
     @_rehearsal_model.setter
     def _rehearsal_model(self, model: Model[list[Doc], list[Floats2d]]) -> None:
-        n_trained = len(self.tag_set) if self._has_updated else self._n_trained
-        self._begin(n_trained, self._learns_labels)
-        if n_trained and not is_shared(model):
-            self._teacher = Teacher(model, n_trained)
-
-    def _begin(self, n_trained: int, learns_labels: bool, annotated: Iterable[str] = ()) -> None:
-        """Note where training begins.
-
-        n_trained: so many tags, the first ones, have been trained. learns_labels: whether new labels are added as they come
-            up. annotated: the labels that the training data annotates, as far as they are known.
-        """
-        self._n_trained, self._learns_labels, self._annotated = n_trained, learns_labels, set(annotated)
-        self._has_updated = False
-        self._teacher = None
+        self._rehearsal = self._rehearsal.resumed(model, n_tags=len(self.tag_set))
 
     def _check_can_rehearse(self) -> None:
         if self.transitions() is not None:
@@ -607,7 +518,7 @@ class BertNER(TrainablePipe):
         examples = list(examples)
         validate_examples(examples, "BertNER.rehearse")
         self._check_can_rehearse()
-        if self._teacher is None:
+        if self._rehearsal.teacher is None:
             warnings.warn(
                 f"{self.name}: nothing to rehearse: call nlp.resume_training() on the trained pipeline before it is "
                 "trained further",
@@ -677,7 +588,7 @@ class BertNER(TrainablePipe):
                 "token-classification head"
             )
         self._take_scheme_and_tags(head_tags)
-        self._begin(len(head_tags or []), learns_labels=False, annotated=annotated)
+        self._rehearsal = Rehearsal(n_trained=len(head_tags or []), annotated=set(annotated))
         self._add_labels(labels)
         validate_threshold_labels(self.cfg["threshold"], self.labels)
         self.model.set_dim("nO", len(self.tag_set), force=True)
@@ -810,7 +721,7 @@ class BertNER(TrainablePipe):
             )
         self.cfg["scheme"] = cfg.get("scheme", self.cfg["scheme"])
         self._set_tags(tags, cfg.get("written"))
-        self._begin(len(tags) if self.model.has_dim("nO") else 0, learns_labels=True)
+        self._rehearsal = Rehearsal(n_trained=len(tags) if self.model.has_dim("nO") else 0, learns_labels=True)
         validate_threshold_labels(self.cfg["threshold"], self.labels)
         self.transitions()  # raises where they do not go with the setting
 
@@ -818,18 +729,6 @@ class BertNER(TrainablePipe):
 def _labels(examples: Iterable[Example], spans_key: str | None = None) -> set[str]:
     """The labels that are annotated."""
     return {ent.label_ for eg in examples for ent in annotated_entities(eg.reference, spans_key)}
-
-
-def _cross_entropy(xp: Any, rows: Any, truth: Any) -> tuple[Any, Any]:
-    """Sum the cross-entropy of rows of scores, (n_rows, n_tags), with their tags, (n_rows,); also return the gradient."""
-    if not len(rows):
-        return 0.0, rows
-    rows = rows - rows.max(axis=1, keepdims=True)
-    log_probs = rows - xp.log(xp.exp(rows).sum(axis=1, keepdims=True))
-    d_rows = xp.exp(log_probs)
-    places = xp.arange(len(rows))
-    d_rows[places, truth] -= 1.0
-    return -log_probs[places, truth].sum(), d_rows
 
 
 def _follow_current_ops(model: Model) -> None:
@@ -860,8 +759,3 @@ def _read_cfg(path: Path) -> dict[str, Any]:
     if not is_whole:
         raise CheckpointError(f"{path}: is not the cfg of a bert_ner component")
     return cfg
-
-
-def _is_free(iob: np.ndarray) -> Bools1d:
-    """Which tokens are missing (0) or outside (2), not in an entity or blocked, by their ENT_IOB."""
-    return (iob == 0) | (iob == 2)

@@ -8,8 +8,9 @@ token is of none of the labels that the data annotates, so what the teacher give
 annotates all labels is thereby learnt as it stands.
 """
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from spacy.language import Language
@@ -36,6 +37,34 @@ class Teacher:
         ops = self.model.ops
         Y = ops.xp.concatenate(self.model.predict(list(docs)))[:, : self.n_tags]
         return ops.softmax(Y)
+
+
+@dataclass
+class Rehearsal:
+    """Where training began, which says whether there is anything to rehearse.
+
+    n_trained: so many tags, the first ones, have been trained. learns_labels: whether labels that are new are added as they
+        come up: where the component was loaded, not initialized. annotated: the labels that the training data annotates, as
+        far as they are known. has_updated: whether there has been an update since. teacher: the model as it was, if it is
+        to be rehearsed.
+    """
+
+    n_trained: int = 0
+    learns_labels: bool = False
+    annotated: set[str] = field(default_factory=set)
+    has_updated: bool = False
+    teacher: Teacher | None = None
+
+    def take_teacher(self, model: Model[list[Doc], list[Floats2d]]) -> None:
+        """Keep a copy of the model as the teacher, unless there is one, or nothing was trained."""
+        if self.teacher is None and self.n_trained:
+            self.teacher = Teacher(copy.deepcopy(model), self.n_trained)
+
+    def resumed(self, model: Model[list[Doc], list[Floats2d]], *, n_tags: int) -> "Rehearsal":
+        """Return the state in which `Language.resume_training` begins: with a copy of the model of so many tags."""
+        n_trained = n_tags if self.has_updated else self.n_trained
+        can_teach = n_trained and not is_shared(model)
+        return Rehearsal(n_trained, self.learns_labels, teacher=Teacher(model, n_trained) if can_teach else None)
 
 
 def is_shared(model: Model) -> bool:

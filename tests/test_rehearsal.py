@@ -127,11 +127,11 @@ def test_the_teacher_of_a_checkpoint_with_a_head_is_that_head(checkpoint):
     ner = nlp.add_pipe("bert_ner", config={"model": {"name": str(folder)}, "rehearse": 1.0})
     examples = annotated_with(nlp, "LOC")
     nlp.initialize(lambda: examples)
-    assert ner._teacher is None and ner.labels == ("PER", "LOC")
+    assert ner._rehearsal.teacher is None and ner.labels == ("PER", "LOC")
     (scores,) = scores_of(ner, [examples[0].predicted])
     nlp.update(examples[:1], sgd=Adam(1e-3))
-    assert ner._teacher.n_tags == 3
-    P = ner._teacher.probabilities([examples[0].predicted])
+    assert ner._rehearsal.teacher.n_tags == 3
+    P = ner._rehearsal.teacher.probabilities([examples[0].predicted])
     np.testing.assert_allclose(to_numpy(P), torch.from_numpy(scores[:, :3].copy()).softmax(1), atol=1e-6)
 
 
@@ -141,9 +141,9 @@ def test_what_starts_from_nothing_has_no_teacher(checkpoint, nlp):
     nlp.initialize(lambda: examples)
     for _ in range(2):
         nlp.update(examples, sgd=Adam(1e-3))
-    assert ner._teacher is None
+    assert ner._rehearsal.teacher is None
     nlp.resume_training()  # by now it is trained
-    assert ner._teacher.n_tags == len(ner.tag_set)
+    assert ner._rehearsal.teacher.n_tags == len(ner.tag_set)
 
 
 def unannotated(nlp):
@@ -165,7 +165,7 @@ def test_documents_without_annotation_are_rehearsed(trained):
     forget(ner)
     docs = [eg.predicted for eg in plain]
     student = torch.from_numpy(np.concatenate(scores_of(ner, docs))).log_softmax(1)
-    teacher = torch.from_numpy(to_numpy(ner._teacher.probabilities(docs)))
+    teacher = torch.from_numpy(to_numpy(ner._rehearsal.teacher.probabilities(docs)))
     expected = torch.nn.functional.kl_div(student, teacher, reduction="batchmean").item()
     assert nlp.update(plain, sgd=False)["bert_ner"] == pytest.approx(expected, rel=1e-4)
 
@@ -179,7 +179,7 @@ def test_language_rehearse(trained):
         ner = nlp.get_pipe("bert_ner")
         ner.add_label("MISC")
         optimizer = nlp.resume_training(sgd=Adam(1e-3, L2=0.01, use_averages=False))
-        assert ner._teacher.n_tags == len(ner.tag_set) - 2  # what has just been added is not worth keeping
+        assert ner._rehearsal.teacher.n_tags == len(ner.tag_set) - 2  # what has just been added is not worth keeping
         nlp.update(annotated_with(nlp, "MISC"), sgd=optimizer)
         (nlp if by_language else ner).rehearse(unannotated(nlp), sgd=optimizer)
         results.append(weights(ner))
@@ -222,7 +222,7 @@ def test_spacy_train_sets_it_for_a_sourced_component(trained, tmp_path):
         config["corpora"][part] = {"@readers": "spacy.Corpus.v1", "path": str(tmp_path / "corpus.spacy")}
     config["initialize"]["before_init"] = {"@callbacks": "spacy_bertner.rehearse.v1", "weight": 2.0}
     ner = init_nlp(config).get_pipe("bert_ner")
-    assert ner.cfg["rehearse"] == 2.0 and ner._teacher.n_tags == len(ner.tag_set) == 7
+    assert ner.cfg["rehearse"] == 2.0 and ner._rehearsal.teacher.n_tags == len(ner.tag_set) == 7
     config["initialize"]["before_init"]["component"] = "ner"
     config["components"]["ner"] = {"factory": "ner"}
     config["nlp"]["pipeline"] = ["bert_ner", "ner"]
@@ -264,7 +264,7 @@ def test_a_shared_layer_is_no_teacher():
         nlp.update(make_examples(nlp), sgd=Adam(1e-3))
     plain = shared_pipeline(rehearse=0.0)
     optimizer = plain.resume_training()
-    assert plain.get_pipe("bert_ner")._teacher is None
+    assert plain.get_pipe("bert_ner")._rehearsal.teacher is None
     with pytest.raises(ValueError, match=message):
         plain.rehearse(make_examples(plain), sgd=optimizer)
 

@@ -1,0 +1,89 @@
+"""From tag scores to entities: which tokens get a tag, the entities on the best tag sequences, and these on a Doc."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from spacy.attrs import ENT_IOB
+from spacy.tokens import Doc, Span
+
+from .confidence import set_scores
+from .decoding import best_path
+from .tags import Bools1d, Ints1d, TagSet
+
+# Entities of one Doc: (first token, last token + 1, label, probability) each
+Entities = list[tuple[int, int, str, float]]
+
+
+@dataclass(frozen=True)
+class TagRows:
+    """The tag scores of those tokens of some Docs that get a tag.
+
+    scores: (n_rows, n_tags), finite. is_first: (n_rows,), True where tokens before cannot be part of the same entity.
+    tokens: (n_rows,), the number of the token over all Docs together. starts: (n_docs + 1,), the number of each Doc's first.
+    """
+
+    scores: NDArray[np.float32]
+    is_first: Bools1d
+    tokens: Ints1d
+    starts: Ints1d
+
+    def place(self, row: int) -> tuple[int, int]:
+        """Return the numbers of the Doc, and of the token in it, of a row."""
+        i = int(np.searchsorted(self.starts, self.tokens[row], side="right")) - 1
+        return i, int(self.tokens[row] - self.starts[i])
+
+
+def rows_to_tag(docs: Sequence[Doc], scores: NDArray[np.float32], *, keeps_ents: bool) -> TagRows:
+    """Select the rows of the tokens that get a tag.
+
+    docs: Docs, not all of them empty. scores: the tag scores of all their tokens, (n_tokens, n_tags); -inf for those of
+        which the model has nothing to say.
+    keeps_ents: whether tokens in the Docs' entities, and those that are blocked, are left out.
+    """
+    n_tokens = len(scores)
+    starts = np.cumsum([0] + [len(doc) for doc in docs])
+    is_free, is_start = np.ones(n_tokens, dtype=bool), np.zeros(n_tokens, dtype=bool)
+    if keeps_ents:
+        is_free = _is_free(np.concatenate([doc.to_array(ENT_IOB) for doc in docs]))
+        is_start[1:] = is_free[1:] & ~is_free[:-1]
+    is_start[starts[:-1][np.diff(starts) > 0]] = True
+    tokens = np.flatnonzero(is_free & ~np.isneginf(scores[:, 0]))
+    # The start of a segment may lie on a token that gets no tag: it counts for the next one that does
+    segment = np.cumsum(is_start)[tokens]
+    return TagRows(scores[tokens], np.diff(segment, prepend=-1) != 0, tokens, starts)
+
+
+def best_spans(tag_set: TagSet, rows: TagRows, transitions: NDArray | None) -> list[tuple[int, int, str]]:
+    """Find the entities on the best legal tag sequences: (first row, last row + 1, label) each, in order.
+
+    transitions: as in `decoding.Lattice.of`; None where there are none.
+    """
+    if transitions is None:
+        tags = tag_set.decode(rows.scores, rows.is_first)
+    else:
+        tags = best_path(tag_set, rows.scores, rows.is_first, transitions)
+    return tag_set.spans(tags, rows.is_first)
+
+
+def write_ents(doc: Doc, scores: Mapping[tuple[int, int, str], float], overwrite: bool) -> None:
+    """Write entities, and their scores, to `doc.ents`.
+
+    scores: the score of each, by (first token, last token + 1, label).
+    overwrite: whether to take the place of the entities that are there; if not, none of them is at the same tokens.
+    """
+    entities = [Span(doc, start, end, label=label) for start, end, label in scores]
+    iob = doc.to_array(ENT_IOB)
+    if overwrite or _is_free(iob).all():
+        doc.set_ents(entities)
+    else:
+        inside = {i for ent in entities for i in range(ent.start, ent.end)}
+        missing = [Span(doc, i, i + 1) for i in np.flatnonzero(iob == 0).tolist() if i not in inside]
+        doc.set_ents(entities, outside=missing, default="unmodified")
+    set_scores(doc, scores)
+
+
+def _is_free(iob: NDArray) -> Bools1d:
+    """Say which tokens are missing (0) or outside (2), not in an entity or blocked, by their ENT_IOB."""
+    return (iob == 0) | (iob == 2)
