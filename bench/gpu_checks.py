@@ -67,7 +67,9 @@ class Setup:
 
     def scores(self, nlp: spacy.Language) -> np.ndarray:
         component: Any = nlp.get_pipe("bert_ner")
-        return component._predict_scores([example.predicted for example in self.examples(nlp)])
+        return component._interface.predict_scores(
+            component.model, [example.predicted for example in self.examples(nlp)]
+        )
 
 
 def shim_of(nlp: spacy.Language) -> Any:
@@ -273,7 +275,7 @@ def out_of_memory(setup: Setup) -> dict[str, float]:
     plain = setup.pipeline()
     docs = [nlp.make_doc(" ".join(setup.texts)) for _ in range(60)]
     component, reference = nlp.get_pipe("bert_ner"), plain.get_pipe("bert_ner")
-    expected = reference._predict_scores(docs)  # type: ignore[attr-defined]
+    expected = reference._interface.predict_scores(reference.model, docs)  # type: ignore[attr-defined]
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
     allowed = torch.cuda.memory_reserved() + 300 * 2**20
@@ -281,7 +283,7 @@ def out_of_memory(setup: Setup) -> dict[str, float]:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            scores = component._predict_scores(docs)  # type: ignore[attr-defined]
+            scores = component._interface.predict_scores(component.model, docs)  # type: ignore[attr-defined]
             examples = [Example(doc, reference_of(setup, nlp, doc)) for doc in docs[:8]]
             shim_of(nlp).most_pieces = None
             losses = nlp.update(examples, sgd=Adam(1e-4), drop=0.0)

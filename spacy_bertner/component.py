@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import srsly
-from numpy.typing import NDArray
 from spacy import util
 from spacy.errors import Errors
 from spacy.language import Language
@@ -41,13 +40,13 @@ from .decoding import entity_probabilities
 from .entities import Entities, TagRows, best_spans, rows_to_tag, write_ents
 from .files import CheckpointError, checksums, verified
 from .loss import tag_loss
+from .model.interface import Interface, interface_of
 from .processes import Process
 from .rehearsal import Rehearsal, distil, is_shared
 from .span_groups import annotated_entities, validate_spans_key, with_group_as_entities, write_group
 from .tags import (
     MISSING,
     OUTSIDE,
-    Bools1d,
     TagSet,
     make_tags,
     read_tags,
@@ -182,6 +181,10 @@ class BertNER(TrainablePipe):
         self._unknown_labels: set[str] = set()
         self._has_diverged = False
 
+    @property
+    def _interface(self) -> Interface:
+        return interface_of(self.model)
+
     # Labels
 
     @property
@@ -214,7 +217,7 @@ class BertNER(TrainablePipe):
         needed = make_tags(dict.fromkeys(labels), self.cfg["scheme"])[1:]
         tags = list(dict.fromkeys([*self.tag_set.tags, *needed]))
         if self.model.has_dim("nO"):
-            self.model.attrs["resize_output"](self.model, len(tags))
+            self._interface.resize(self.model, len(tags))
         self._set_tags(tags)
 
     def _set_tags(self, tags: Sequence[str], written: dict[str, str] | None = None) -> None:
@@ -258,13 +261,13 @@ class BertNER(TrainablePipe):
         """
         if not self.model.has_dim("nO"):
             raise ValueError(Errors.E109.format(name=self.name))
-        if self._is_on_gpu() and not self._process.is_this():
+        if self._interface.is_on_gpu(self.model) and not self._process.is_this():
             raise ValueError(
                 f"{self.name}: the model is on a GPU, which a forked process cannot use. Use n_process=1, or several "
                 "programs that load the pipeline each for itself; on a CPU n_process may be greater"
             )
         keeps = not self.cfg["overwrite"] and self.cfg["spans_key"] is None
-        rows = rows_to_tag(docs, self._predict_scores(docs), keeps_ents=keeps)
+        rows = rows_to_tag(docs, self._interface.predict_scores(self.model, docs), keeps_ents=keeps)
         if np.isnan(rows.scores).any():
             raise ValueError(
                 f"{self.name}: the model's scores are NaN. Training has diverged: lower the learning rate, "
@@ -272,25 +275,13 @@ class BertNER(TrainablePipe):
             )
         return rows
 
-    def _predict_scores(self, docs: list[Doc]) -> NDArray[np.float32]:
-        """Let the model score the tags of all tokens together, (n_tokens, n_tags)."""
-        if "predict_scores" in self.model.attrs:
-            return self.model.attrs["predict_scores"](self.model, docs)
-        rows = self.model.predict(docs)
-        return self.model.ops.to_numpy(rows[0] if len(rows) == 1 else self.model.ops.xp.concatenate(rows))
-
-    def _is_on_gpu(self) -> bool:
-        if "is_on_gpu" in self.model.attrs:
-            return self.model.attrs["is_on_gpu"](self.model)
-        return isinstance(self.model.ops, CupyOps)
-
     def best_spans(self, rows: TagRows) -> list[tuple[int, int, str]]:
         """Find the entities on the best legal tag sequences: (first row, last row + 1, label) each, in order."""
         return best_spans(self.tag_set, rows, self.transitions())
 
     def transitions(self) -> np.ndarray | None:
         """The scores of transitions that the model has learnt (see `Lattice.of`); None without the setting `crf`."""
-        return self.model.attrs["transitions"](self.model) if "transitions" in self.model.attrs else None
+        return self._interface.transitions(self.model)
 
     def set_annotations(self, docs: Iterable[Doc], predictions: list[Entities]) -> None:
         """Write the entities and their scores to `doc.ents` or, with `spans_key`, to that group of `doc.spans`.
@@ -358,13 +349,12 @@ class BertNER(TrainablePipe):
                 # The one time that this waits for a GPU: for the forward passes, not for the backward pass to come
                 loss = float(loss)
             # A shared layer waits for the gradient of all that listen to it, be it zero
-            if n or "group_docs" not in self.model.attrs:
+            if n or not self._interface.owns_encoder:
                 backprop(d_scores)
             if d_transitions is not None and n:
-                self.model.attrs["add_transition_gradient"](self.model, d_transitions)
+                self._interface.add_transition_gradient(self.model, d_transitions)
         if n_labelled:
-            if "add_labelled" in self.model.attrs:
-                self.model.attrs["add_labelled"](self.model, n_labelled)
+            self._interface.add_labelled(self.model, n_labelled)
             losses[self.name] += loss / n_labelled
             self._check_loss(loss / n_labelled)
         if sgd is not None and sgd is not False:
@@ -382,14 +372,15 @@ class BertNER(TrainablePipe):
 
         What is shared with other components has been computed for all examples at once: they stay together.
         """
-        if "group_docs" not in self.model.attrs:
-            return [list(examples)] if any(len(eg.predicted) for eg in examples) else []
-        examples = [
-            eg for eg in examples if len(eg.predicted) and (with_unlabelled or eg.reference.has_annotation("ENT_IOB"))
-        ]
+        if self._interface.owns_encoder:
+            examples = [
+                eg
+                for eg in examples
+                if len(eg.predicted) and (with_unlabelled or eg.reference.has_annotation("ENT_IOB"))
+            ]
         if not examples:
             return []
-        groups = self.model.attrs["group_docs"](self.model, [eg.predicted for eg in examples])
+        groups = self._interface.group(self.model, [eg.predicted for eg in examples])
         return [[examples[i] for i in group] for group in groups]
 
     def get_loss(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d]]:
@@ -420,7 +411,7 @@ class BertNER(TrainablePipe):
         ops = get_array_ops(scores[0])
         xp = ops.xp
         Y = xp.concatenate(scores)  # (n_tokens, n_tags)
-        is_kept = self._has_rows(examples, Y)
+        is_kept = self._interface.has_rows(self.model, [eg.predicted for eg in examples], Y)
         ends = np.cumsum([len(eg.predicted) for eg in examples]).tolist()
         encoded = [
             self.tag_set.encode(eg.get_aligned_ner(), is_kept[end - len(eg.predicted) : end])
@@ -440,12 +431,6 @@ class BertNER(TrainablePipe):
         dY[rows] = d_rows
         d_scores = [dY[end - len(s) : end] for end, s in zip(ends, scores, strict=True)]
         return loss + tags_loss, d_scores, d_transitions, n_learnt
-
-    def _has_rows(self, examples: Sequence[Example], Y: Floats2d) -> Bools1d:
-        """Say of each token of the examples, (n_tokens,), whether its scores Y are numbers."""
-        if "has_rows" in self.model.attrs:  # which knows without waiting for a GPU
-            return np.concatenate([self.model.attrs["has_rows"](self.model, eg.predicted) for eg in examples])
-        return ~np.isneginf(get_array_ops(Y).to_numpy(Y[:, 0]))
 
     def _prepare_for(self, examples: Sequence[Example]) -> None:
         """Before an update: take a teacher, and add the labels that are new, where that is to be done."""
@@ -575,10 +560,11 @@ class BertNER(TrainablePipe):
         # Until all is well the component counts as not initialized
         self.model.set_dim("nO", None, force=True)  # type: ignore[arg-type]
         head_tags = None
-        if "load_checkpoint" in self.model.attrs:
-            head_tags = self.model.attrs["load_checkpoint"](self.model)
-        elif nlp is not None and "check_upstream" in self.model.attrs:
-            self.model.attrs["check_upstream"](self.model, self, nlp)
+        load_checkpoint = self._interface.load_checkpoint
+        if load_checkpoint is not None:
+            head_tags = load_checkpoint(self.model)
+        elif nlp is not None:
+            self._interface.check_upstream(self.model, self, nlp)
         if not labels and not head_tags:
             key = self.cfg["spans_key"]
             raise ValueError(
@@ -593,7 +579,7 @@ class BertNER(TrainablePipe):
         validate_threshold_labels(self.cfg["threshold"], self.labels)
         self.model.set_dim("nO", len(self.tag_set), force=True)
         docs = None
-        if "load_checkpoint" not in self.model.attrs:  # what is below the head tells its width by Docs
+        if load_checkpoint is None:  # what is below the head tells its width by Docs
             docs = [eg.predicted for eg in islice(get_examples(), 10) if len(eg.predicted)]
             docs = docs or [Doc(self.vocab, words=["hello"])]
         self.model.initialize(X=docs)
@@ -604,11 +590,8 @@ class BertNER(TrainablePipe):
 
     def _warn_of_faults(self, get_examples: Callable[[], Iterable[Example]]) -> None:
         """Say once, before training, what of the data cannot be learnt."""
-        has_rows = self.model.attrs.get("has_rows")
         faults = Faults(
-            self.labels,
-            lambda doc: has_rows(self.model, doc).tolist() if has_rows else [True] * len(doc),
-            self.cfg["spans_key"],
+            self.labels, lambda doc: self._interface.has_rows(self.model, [doc]).tolist(), self.cfg["spans_key"]
         )
         for example in get_examples():
             faults.add(example)

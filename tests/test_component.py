@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from spacy.training import Example
 from thinc.api import Adam, fix_random_seed, warmup_linear
 
 from spacy_bertner.component import BertNER
+from spacy_bertner.model.interface import NAME, interface_of
 
 from .conftest import LABELS, SENTENCES, make_examples, scores_of, train_tokenizer, write_checkpoint
 
@@ -42,7 +44,8 @@ class Oracle:
     def __init__(self, ner, monkeypatch):
         self.ner = ner
         self.scores = []
-        monkeypatch.setitem(ner.model.attrs, "predict_scores", lambda _, docs: np.concatenate(self.scores))
+        interface = replace(interface_of(ner.model), predict_scores=lambda _, docs: np.concatenate(self.scores))
+        monkeypatch.setitem(ner.model.attrs, NAME, interface)
 
     def favour(self, *docs_tags):
         tags = list(self.ner.tag_set.tags)

@@ -190,7 +190,7 @@ def crf(nlp, kind, checkpoint):
 
 
 def transitions_of(ner):
-    return ner.model.attrs["transitions"](ner.model)
+    return ner.transitions()
 
 
 def set_transitions(ner, values):

@@ -129,17 +129,19 @@ def test_training_halves_the_batch(limits, budget, tagger, nlp, full_memory):
 )
 def test_memory_that_another_library_lacks(message, tagger, nlp, full_memory):
     component = tagger()
-    expected = component._predict_scores(docs_of(nlp))
+    expected = component._interface.predict_scores(component.model, docs_of(nlp))
     full_memory(component, forward=60, error=RuntimeError(message))
     with pytest.warns(UserWarning, match="does not suffice"):
-        np.testing.assert_allclose(component._predict_scores(docs_of(nlp)), expected, atol=1e-5)
+        np.testing.assert_allclose(
+            component._interface.predict_scores(component.model, docs_of(nlp)), expected, atol=1e-5
+        )
 
 
 def test_another_error_is_raised(tagger, nlp, full_memory):
     component = tagger()
     full_memory(component, forward=60, error=RuntimeError("CUDA error: device-side assert triggered"))
     with pytest.raises(RuntimeError, match="device-side assert"):
-        component._predict_scores(docs_of(nlp))
+        component._interface.predict_scores(component.model, docs_of(nlp))
 
 
 def test_memory_that_lacks_when_all_gradients_are_there(tagger, nlp, monkeypatch):

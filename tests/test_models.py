@@ -144,6 +144,29 @@ def test_a_recomputed_backward_pass_has_the_same_dropout(tagger, nlp):
     assert not shim.module.training
 
 
+def test_a_loop_of_thincs_own_takes_its_steps(checkpoint, nlp):
+    """Nobody tells the model how many tokens are labelled: the gradient is taken as it is, as torch's AdamW does."""
+    docs, components, folder = make_docs(nlp, 9, 5), [], checkpoint("bert")
+    for _ in range(2):
+        fix_random_seed(0)
+        components.append(tagger_of(nlp, folder))
+    ner, twin = components
+    rng = np.random.default_rng(0)
+    dY = [rng.normal(size=(len(doc), len(ner.tag_set))).astype("float32") for doc in docs]
+    set_dropout_rate(ner.model, 0.0)
+    _, backprop = ner.model.begin_update(docs)
+    backprop([ner.model.ops.asarray2f(rows) for rows in dY])
+    ner.model.finish_update(Adam(1e-3, L2=0.0, grad_clip=0.0, use_averages=False))
+    module = twin.model.shims[0].module
+    _, backprop = twin.model.begin_update(docs)
+    backprop([ner.model.ops.asarray2f(rows) for rows in dY])
+    torch.optim.AdamW(module.parameters(), lr=1e-3, weight_decay=0.0).step()
+    expected = dict(module.named_parameters())
+    for name, parameter in ner.model.shims[0].module.named_parameters():
+        if not name.endswith("key.bias"):  # its gradient is zero but for rounding, of which Adam makes a step
+            torch.testing.assert_close(parameter, expected[name], atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("budget", [64, 4000])  # computed again in the backward pass, and at once
 @pytest.mark.parametrize("mixed_precision", [False, "bf16"])
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])

@@ -5,6 +5,7 @@ import multiprocessing
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +20,7 @@ from thinc.api import Adam, CupyOps, fix_random_seed
 from typer.testing import CliRunner
 
 import spacy_bertner.cli  # noqa: F401  which `python -m spacy` finds by its entry point
+from spacy_bertner.model.interface import NAME, interface_of
 
 from .conftest import LABELS, SENTENCES, make_examples
 
@@ -121,7 +123,7 @@ def test_n_process_on_a_gpu(pipelines, monkeypatch):
     nlp = spacy.load(pipelines["bert_ner"])
     model = nlp.get_pipe("bert_ner").model
     monkeypatch.setattr(model, "ops", CupyOps())
-    monkeypatch.setitem(model.attrs, "is_on_gpu", lambda model: True)
+    monkeypatch.setitem(model.attrs, NAME, replace(interface_of(model), is_on_gpu=lambda model: True))
     with pytest.warns(UserWarning, match="W114"):  # spaCy's own
         docs = nlp.pipe(TEXTS, n_process=2)
         with pytest.raises(ValueError, match=r"bert_ner: the model is on a GPU, which a forked .*Use n_process=1"):

@@ -15,6 +15,8 @@ from spacy.tokens import Doc
 from thinc.api import Model, Shim
 from thinc.types import Floats2d
 
+from .interface import NAME, Interface
+
 if TYPE_CHECKING:
     from .encoding import PieceEncoder
     from .torch_shim import EncoderShim
@@ -158,18 +160,8 @@ def BertTokenClassifier(
             "document_context": document_context,
             "crf": crf,
             "dropout_rate": 0.0,
-            # Called by the component
-            "predict_scores": predict_scores,
-            "is_on_gpu": is_on_gpu,
-            "load_checkpoint": load_checkpoint,
-            "resize_output": resize_output,
-            "group_docs": group_docs,
-            "add_labelled": add_labelled,
-            "transitions": transitions,
-            "add_transition_gradient": add_transition_gradient,
-            "has_rows": has_rows,
-            # Called by reports
-            "cut_words": cut_words,
+            NAME: INTERFACE,
+            "resize_output": resize,  # spaCy looks for it
         },
         shims=[shim],
     )
@@ -226,14 +218,14 @@ def load_checkpoint(model: Model) -> list[str] | None:
     return shim.checkpoint_tags
 
 
-def resize_output(model: Model, n_tags: int) -> None:
+def resize(model: Model, n_tags: int) -> None:
     """Give the head `n_tags` rows, keeping those it has."""
     if _shim(model).is_loaded:
         _shim(model).resize(n_tags)
     model.set_dim("nO", n_tags, force=True)
 
 
-def group_docs(model: Model, docs: Sequence[Doc]) -> list[list[int]]:
+def group(model: Model, docs: Sequence[Doc]) -> list[list[int]]:
     """Group Docs, by their places, so that an update on one group needs one pass through the encoder."""
     return _pieces(model).group(docs, *_budget(model))
 
@@ -259,9 +251,9 @@ def add_transition_gradient(model: Model, d_transitions: NDArray) -> None:
     _shim(model).add_transition_gradient(d_transitions)
 
 
-def has_rows(model: Model, doc: Doc) -> NDArray[np.bool_]:
-    """Say of each token whether it gets a row of scores that are numbers, (n_tokens,)."""
-    return _pieces(model).pieces(doc).has_row
+def has_rows(model: Model, docs: Sequence[Doc], Y: Any = None) -> NDArray[np.bool_]:
+    """Say of the tokens of all Docs together whether they get rows of scores that are numbers, (n_tokens,)."""
+    return np.concatenate([_pieces(model).pieces(doc).has_row for doc in docs])
 
 
 def is_on_gpu(model: Model) -> bool:
@@ -272,6 +264,21 @@ def is_on_gpu(model: Model) -> bool:
 def cut_words(model: Model, doc: Doc) -> list[int]:
     """Return the places of the words longer than a window, of which the encoder sees the first pieces alone."""
     return _pieces(model).cut_words(doc)
+
+
+INTERFACE = Interface(
+    owns_encoder=True,
+    predict_scores=predict_scores,
+    has_rows=has_rows,
+    group=group,
+    is_on_gpu=is_on_gpu,
+    load_checkpoint=load_checkpoint,
+    resize=resize,
+    add_labelled=add_labelled,
+    transitions=transitions,
+    add_transition_gradient=add_transition_gradient,
+    cut_words=cut_words,
+)
 
 
 def _shim(model: Model) -> "EncoderShim":

@@ -19,6 +19,7 @@ from thinc.layers.resizable import resize_linear_weighted
 from thinc.types import Floats2d, Ints1d
 
 from .encoding import is_blank
+from .interface import NAME, Interface
 
 
 def TokenClassifier(tok2vec: Model[list[Doc], list[Floats2d]], crf: bool = False) -> Model[list[Doc], list[Floats2d]]:
@@ -39,12 +40,15 @@ def TokenClassifier(tok2vec: Model[list[Doc], list[Floats2d]], crf: bool = False
         layers=[tok2vec, Dropout(), linear],
         dims={"nO": None},
         attrs={
-            "resize_output": resize_output,
-            "check_upstream": check_upstream,
-            "has_rows": has_rows,
-            # Not `crf` itself, which would be saved, and loaded over the config's
-            "transitions": partial(transitions, crf=crf),
-            "add_transition_gradient": add_transition_gradient,
+            "resize_output": resize,  # spaCy looks for it
+            NAME: Interface(
+                has_rows=has_rows,
+                check_upstream=check_upstream,
+                resize=resize,
+                # Not an attribute `crf`, which would be saved, and loaded over the config's
+                transitions=partial(transitions, crf=crf),
+                add_transition_gradient=add_transition_gradient,
+            ),
         },
         refs={"tok2vec": tok2vec, "output_layer": linear},
     )
@@ -90,7 +94,7 @@ def init(model: Model[list[Doc], list[Floats2d]], X: list[Doc] | None = None, Y:
         linear.set_param("transitions", model.ops.alloc2f(model.get_dim("nO") + 1, model.get_dim("nO") + 1))
 
 
-def resize_output(model: Model, n_tags: int) -> None:
+def resize(model: Model, n_tags: int) -> None:
     """Give the head `n_tags` rows, keeping those it has; the others are zero."""
     old = model.layers[2]
     transitions: Any = old.get_param("transitions") if old.has_param("transitions") else None
@@ -129,9 +133,9 @@ def add_transition_gradient(model: Model, d_transitions: NDArray) -> None:
     linear.inc_grad("transitions", model.ops.asarray2f(cast(Floats2d, d_transitions)))
 
 
-def has_rows(model: Model, doc: Doc) -> NDArray[np.bool_]:
-    """Say of each token whether it gets a row of scores that are numbers, (n_tokens,)."""
-    return ~_is_blank_token([doc])
+def has_rows(model: Model, docs: Sequence[Doc], Y: Any = None) -> NDArray[np.bool_]:
+    """Say of the tokens of all Docs together whether they get rows of scores that are numbers, (n_tokens,)."""
+    return ~_is_blank_token(docs)
 
 
 def check_upstream(model: Model, component: Any, nlp: Language) -> None:

@@ -68,6 +68,7 @@ class EncoderShim(Shim):
         # Tags of the checkpoint's own head, where it has one
         self.checkpoint_tags: list[str] | None = None
         self._n_labelled = 0
+        self._has_gradient = False  # since the last step
         # Most pieces in a batch, once the memory has not sufficed
         self.most_pieces: int | None = None
 
@@ -279,6 +280,7 @@ class EncoderShim(Shim):
         parameters: those whose gradient is added to; None for all. A pass that fails half-way has added some already.
         """
         self._prepare_embeddings()
+        self._has_gradient = True
         scaled = self._optimizer_or_new(len(d_scores)).scale(d_scores)
         all_parameters = [p for p in self.module.parameters() if p.requires_grad] if parameters is None else parameters
         before = [_gradient_version(p) for p in all_parameters]
@@ -386,16 +388,19 @@ class EncoderShim(Shim):
         return self._optimizer
 
     def finish_update(self, optimizer: Optimizer | Callable) -> None:
-        """Take one optimiser step with the gradient gathered so far; none where no token was labelled.
+        """Take one optimiser step with the gradient gathered so far, divided by the number of labelled tokens.
+
+        Where nobody told of any (`add_labelled`), as in a loop of Thinc's own, the gradient is taken as it is.
 
         optimizer: the optimiser, or the function that `Language.rehearse` gives in its place. That one gathers
             gradients for a step of Thinc's, parameter by parameter; the step here is taken at once, see
             `TorchOptimizer.settings`.
         """
         n, self._n_labelled = self._n_labelled, 0
-        if n:
+        has_gradient, self._has_gradient = self._has_gradient, False
+        if has_gradient:
             own = self._optimizer_or_new()
-            own.step(own.settings(optimizer), key=self.id, divisor=n)
+            own.step(own.settings(optimizer), key=self.id, divisor=n or 1)
 
     @contextlib.contextmanager
     def use_params(self, params: dict) -> Iterator[None]:
@@ -444,6 +449,7 @@ class EncoderShim(Shim):
         self.pieces = None
         self._optimizer = None
         self._n_labelled = 0
+        self._has_gradient = False
 
     def to_disk(self, path: str | Path) -> None:
         """Save into a folder: the encoder and its tokenizer as transformers has them, and `head.safetensors`."""

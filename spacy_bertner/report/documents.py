@@ -19,9 +19,11 @@ from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 from spacy.vocab import Vocab
+from thinc.api import Model
 
 from ..annotate.worker import prepared
 from ..formats.conll.detokenize import guess_spaces
+from ..model.interface import interface_of
 
 
 class Entity(NamedTuple):
@@ -264,8 +266,8 @@ def _add(result: Predicted, nlp: Language, document: Document, example: Example,
                     Lost(number, span.text, span.label_, "starts or ends inside a token of the pipeline")
                 )
     for _, component in nlp.pipeline:
-        cut_words = getattr(getattr(component, "model", None), "attrs", {}).get("cut_words")
-        for i in cut_words(component.model, doc) if cut_words else ():  # type: ignore[attr-defined]
+        model = getattr(component, "model", None)
+        for i in interface_of(model).cut_words(model, doc) if isinstance(model, Model) else ():
             reason = f"a word of {len(doc[i].text)} characters, longer than a window: the model sees its start alone"
             result.cut.append(Lost(number, _shorten(doc[i].text), None, reason))
     result.documents.append(document)

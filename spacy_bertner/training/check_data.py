@@ -20,6 +20,7 @@ from spacy.training import Example
 from spacy.util import resolve_dot_names
 from wasabi import MESSAGES, Printer
 
+from ..model.interface import interface_of
 from ..span_groups import with_group_as_entities
 from .training_data import Faults, Kind
 
@@ -65,10 +66,8 @@ def check_examples(nlp: Language, examples: Sequence[Example], name: str = "bert
     nlp: an initialized pipeline. examples: the corpus, as its tokens have it. name: of a `bert_ner` component.
     """
     component: Any = nlp.get_pipe(name)
-    has_rows, key = component.model.attrs.get("has_rows"), component.cfg["spans_key"]
-    faults = Faults(
-        component.labels, lambda doc: has_rows(component.model, doc) if has_rows else [True] * len(doc), key
-    )
+    has_rows, key = interface_of(component.model).has_rows, component.cfg["spans_key"]
+    faults = Faults(component.labels, lambda doc: has_rows(component.model, [doc]).tolist(), key)
     for example in examples:
         faults.add(example)
     if key is not None:
