@@ -6,7 +6,9 @@ when it runs.
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,6 +24,21 @@ bertner = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(bertner)
+
+
+@contextlib.contextmanager
+def one_line_errors(command: str) -> Iterator[None]:
+    """End a command with status 1 and one line that says what is wrong with its input."""
+    try:
+        yield
+    except (BrokenPipeError, typer.Exit):  # whoever reads standard output has had enough: typer knows how to end then
+        raise
+    except (ValueError, OSError, ImportError, RuntimeError) as err:
+        from .formats.conll.faults import ConversionError
+
+        # A conversion error is a list of lines with file and number
+        typer.echo(str(err) if isinstance(err, ConversionError) else f"{command}: {err}", err=True)
+        raise typer.Exit(1) from None
 
 
 @bertner.command("convert")
@@ -83,9 +100,9 @@ def convert_cli(
     Everything wrong with the input is named by file and line; then nothing is written. See
     docs/convert.md for the dialects that are read.
     """
-    from .formats.convert import ConversionError, ReadOptions, convert
+    from .formats.convert import ReadOptions, convert
 
-    try:
+    with one_line_errors("convert"):
         options = ReadOptions(
             word_col=word_col,
             tag_col=tag_col,
@@ -113,12 +130,6 @@ def convert_cli(
                 bar.update(n_bytes)
 
             book = convert(inputs, output_dir, options, merge=merge, ledger=ledger, progress=progress)
-    except ConversionError as err:
-        typer.echo(str(err), err=True)
-        raise typer.Exit(1) from None
-    except (ValueError, OSError) as err:
-        typer.echo(f"convert: {err}", err=True)
-        raise typer.Exit(1) from None
     _print_ledger(book)
 
 
@@ -137,15 +148,12 @@ def onnx_cli(
     """
     from spacy.util import load_model
 
-    try:
+    with one_line_errors("onnx"):
         from .export.onnx import to_onnx
 
         nlp = load_model(input_dir)
         to_onnx(nlp, int8=int8)
         nlp.to_disk(output_dir)
-    except (ValueError, OSError, ImportError) as err:
-        typer.echo(f"onnx: {err}", err=True)
-        raise typer.Exit(1) from None
 
 
 @bertner.command("calibrate")
@@ -164,7 +172,7 @@ def calibrate_cli(
     """
     from spacy.util import load_model
 
-    try:
+    with one_line_errors("calibrate"):
         from .processes import require_gpu
         from .training.calibration import calibrate_pipeline
 
@@ -174,9 +182,6 @@ def calibrate_cli(
         for line in calibrate_pipeline(nlp, data, test):
             typer.echo(line)
         nlp.to_disk(output_dir)
-    except (ValueError, OSError) as err:
-        typer.echo(f"calibrate: {err}", err=True)
-        raise typer.Exit(1) from None
 
 
 @bertner.command("export")
@@ -194,13 +199,10 @@ def export_cli(
     """
     from spacy.util import load_model
 
-    try:
+    with one_line_errors("export"):
         from .export.huggingface import export
 
         export(load_model(pipeline), output_dir, component=component, force=force)
-    except (ValueError, OSError, ImportError) as err:
-        typer.echo(f"export: {err}", err=True)
-        raise typer.Exit(1) from None
 
 
 @bertner.command("check", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -218,13 +220,10 @@ def check_cli(
     from wasabi import Printer
 
     overrides = parse_config_overrides(ctx.args)
-    try:
+    with one_line_errors("check"):
         from .training.check_data import check_data
 
         is_good = check_data(config_path, overrides, Printer(pretty=not no_format))
-    except (ValueError, OSError) as err:
-        typer.echo(f"check: {err}", err=True)
-        raise typer.Exit(1) from None
     if not is_good:
         raise typer.Exit(1)
 
@@ -270,36 +269,28 @@ def annotate_cli(
     from .annotate.readers import ReadSettings
     from .annotate.run import RunSettings, annotate
     from .annotate.worker import Pipeline
-    from .formats.convert import ConversionError
 
     names = tuple(name.strip() for name in disable.split(",") if name.strip())
     try:
-        settings = RunSettings(
-            output_format=output_format,
-            batch_size=batch_size,
-            n_process=n_process,
-            strict=strict,
-            force=force,
-            resume=resume,
-            engine=engine,
-            num_workers=num_workers,
-            gpus_per_worker=gpus_per_worker,
-        )
-        reading = ReadSettings(input_format=input_format, text_key=text_key, encoding=encoding)
-        loaded = Pipeline(pipeline, names, threshold, gpu_id, code)
-        summary = annotate(loaded, inputs, output, settings, reading, progress=None)
-    except ConversionError as err:
-        typer.echo(str(err), err=True)
-        raise typer.Exit(1) from None
+        with one_line_errors("annotate"):
+            settings = RunSettings(
+                output_format=output_format,
+                batch_size=batch_size,
+                n_process=n_process,
+                strict=strict,
+                force=force,
+                resume=resume,
+                engine=engine,
+                num_workers=num_workers,
+                gpus_per_worker=gpus_per_worker,
+            )
+            reading = ReadSettings(input_format=input_format, text_key=text_key, encoding=encoding)
+            loaded = Pipeline(pipeline, names, threshold, gpu_id, code)
+            summary = annotate(loaded, inputs, output, settings, reading, progress=None)
     except KeyboardInterrupt:
         go_on = "" if output == "-" else "; what is written is whole, and --resume goes on with it"
         typer.echo(f"annotate: stopped{go_on}", err=True)
         raise typer.Exit(130) from None
-    except BrokenPipeError:  # who reads standard output has had enough; typer knows how to end then
-        raise
-    except (ValueError, OSError, ImportError, RuntimeError) as err:
-        typer.echo(f"annotate: {err}", err=True)
-        raise typer.Exit(1) from None
     for path in summary.left_out:
         typer.echo(f"annotate: left out, unknown ending: {path}", err=True)
     for what in summary.errors:
@@ -351,7 +342,7 @@ def report_cli(
     from .annotate.worker import Pipeline
     from .report import Settings, build_report, check_folder, write_report
 
-    try:
+    with one_line_errors("report"):
         settings = Settings(spans_key, gold_tokens, batch_size, n_bins, max_errors, n_resamples, seed)
         check_folder(output_dir, force)
         found = build_report(
@@ -363,9 +354,6 @@ def report_cli(
             settings=settings,
         )
         paths = write_report(found, output_dir, force=force)
-    except (ValueError, OSError, ImportError, RuntimeError) as err:
-        typer.echo(f"report: {err}", err=True)
-        raise typer.Exit(1) from None
     for warning in found["warnings"]:
         typer.echo(f"report: {warning}", err=True)
     if not any(path.suffix == ".png" for path in paths):
