@@ -240,10 +240,10 @@ class BertNER(TrainablePipe):
         entities: list[Entities] = [[] for _ in docs]
         if not any(len(doc) for doc in docs):
             return entities
-        rows = self.tag_rows(docs)
-        spans = self.best_spans(rows)
+        rows, transitions = self.tag_rows(docs), self.transitions()
+        spans = best_spans(self.tag_set, rows, transitions)
         probabilities = entity_probabilities(
-            self.tag_set, rows.scores, rows.is_first, spans, self.transitions(), self.cfg["temperature"]
+            self.tag_set, rows.scores, rows.is_first, spans, transitions, self.cfg["temperature"]
         )
         for (first, last, label), probability in zip(spans, probabilities.tolist(), strict=True):
             if is_sure(label, probability, self.cfg["threshold"]):

@@ -28,7 +28,7 @@ from .checkpoint import (
     quiet_transformers,
 )
 from .devices import current_device, current_gpu, is_out_of_memory, supports
-from .encoding import Batch, Ints1d, Ints2d, PieceEncoder
+from .encoding import Batch, PieceEncoder
 from .fine_tuning import FineTuning, load_training_state, prepare, rate_factors, training_state, with_averages
 from .onnx_shim import MODEL_FILE as ONNX_FILE
 from .optimizer import TorchOptimizer
@@ -143,7 +143,7 @@ class EncoderShim(Shim):
     def add_transition_gradient(self, d_transitions: NDArray) -> None:
         """Add to the gradient of the transitions."""
         parameter = cast(nn.Parameter, self.module.transitions)
-        gradient = self._optimizer_or_new().scale(parameter.new_tensor(d_transitions))
+        gradient = self._optimizer_or_new().scale(self._to_tensor(d_transitions.astype(np.float32)))
         parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
     # Forward and backward
@@ -366,7 +366,7 @@ class EncoderShim(Shim):
             return (1.0 - mask[:, None, None].float()) * torch.finfo(torch.float32).min  # (n_windows, 1, 1, n_pieces)
         return mask
 
-    def _to_tensor(self, array: Ints2d | Ints1d) -> Tensor:
+    def _to_tensor(self, array: NDArray) -> Tensor:
         tensor = torch.from_numpy(array)
         # From pinned memory the copy does not wait for what the GPU is computing
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
