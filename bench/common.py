@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +14,7 @@ from typing import Any
 
 import spacy
 from spacy.tokens import Doc
+from spacy.training import Example
 from spacy.vocab import Vocab
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,6 +66,12 @@ class Data:
             Doc(vocab, words=words, sent_starts=starts)
             for words, starts in zip(self.words, self.sent_starts, strict=True)
         ]
+
+
+def examples(nlp: spacy.Language, docs: Iterable[Doc]) -> list[Example]:
+    """The documents to learn from, beside their words alone."""
+    data = Data("examples", list(docs))
+    return [Example(bare, doc) for bare, doc in zip(data.fresh_docs(nlp.vocab), data.docs, strict=True)]
 
 
 def default_files() -> list[Path]:

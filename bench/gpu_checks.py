@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import spacy
 import torch
-from common import DEMO, is_real_gpu, read_sentences
+from common import DEMO, examples, is_real_gpu, read_sentences
 from spacy.training import Example
 from thinc.api import Adam, fix_random_seed
 
@@ -47,17 +47,7 @@ class Setup:
         return spacy.load(self.folder / "fitted", config={"components": {"bert_ner": settings}})
 
     def examples(self, nlp: spacy.Language) -> list[Example]:
-        return [
-            Example(
-                spacy.tokens.Doc(nlp.vocab, words=[token.text for token in doc]),
-                spacy.tokens.Doc(
-                    nlp.vocab,
-                    words=[token.text for token in doc],
-                    ents=[f"{token.ent_iob_}-{token.ent_type_}".rstrip("-") for token in doc],
-                ),
-            )
-            for doc in self.sentences
-        ]
+        return examples(nlp, self.sentences)
 
     def train(
         self, nlp: spacy.Language, steps: int, *, rate: float = 1e-4, drop: float = 0.0, optimizer: Any = None
@@ -284,9 +274,9 @@ def out_of_memory(setup: Setup) -> dict[str, float]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             scores = component._interface.predict_scores(component.model, docs)  # type: ignore[attr-defined]
-            examples = [Example(doc, reference_of(setup, nlp, doc)) for doc in docs[:8]]
+            batch = [Example(doc, reference_of(setup, nlp, doc)) for doc in docs[:8]]
             shim_of(nlp).most_pieces = None
-            losses = nlp.update(examples, sgd=Adam(1e-4), drop=0.0)
+            losses = nlp.update(batch, sgd=Adam(1e-4), drop=0.0)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert any("does not suffice" in str(w.message) for w in caught), "it had enough memory"

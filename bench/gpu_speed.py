@@ -16,7 +16,7 @@ from typing import Any
 import peers
 import spacy
 import torch
-from common import DEMO, Data, is_real_gpu, join, read_sentences, repeat, timed
+from common import DEMO, Data, examples, is_real_gpu, join, read_sentences, repeat, timed
 from spacy.training import Example, minibatch_by_words
 from thinc.api import Adam, fix_random_seed
 
@@ -66,11 +66,6 @@ def measure(work: Callable[[Any], Any], ready: Callable[[], Any], n_words: int, 
         # `timed` waits twice itself
         row["waits"] = round((sum(event.count for event in events if event.key in WAITS) - 2) / n_steps, 2)
     return row
-
-
-def examples(nlp: spacy.Language, docs: Any) -> list[Example]:
-    data = Data("examples", list(docs))
-    return [Example(bare, doc) for bare, doc in zip(data.fresh_docs(nlp.vocab), data.docs, strict=True)]
 
 
 def initialized(nlp: spacy.Language, data: Data) -> spacy.Language:

@@ -64,10 +64,10 @@ import common
 import peers
 import spacy
 import torch
-from common import ROOT, Data, timed
+from common import ROOT, Data, examples, timed
 from limit import DTYPES, Limits, counted
 from spacy.attrs import ENT_IOB
-from spacy.training import Example, minibatch_by_words
+from spacy.training import minibatch_by_words
 from spacy.training.batchers import minibatch_by_padded_size
 from spacy.util import load_config
 from summary import OURS, PEER, TITLES, median_rates, summarize, table, write
@@ -162,11 +162,6 @@ def initialize(nlp: spacy.Language, docs: Sequence) -> Adam:
     fix_random_seed(0)
     nlp.initialize(lambda: examples(nlp, docs))
     return Adam(1e-4, L2=0.01, grad_clip=1.0, use_averages=False)
-
-
-def examples(nlp: spacy.Language, docs: Iterable) -> list[Example]:
-    data = Data("examples", list(docs))
-    return [Example(bare, doc) for bare, doc in zip(data.fresh_docs(nlp.vocab), data.docs, strict=True)]
 
 
 def train_a_little(nlp: spacy.Language, docs: Sequence, learn_rate: float = 2e-4) -> None:

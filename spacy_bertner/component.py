@@ -25,8 +25,8 @@ from spacy.tokens import Doc
 from spacy.training import Example, validate_examples, validate_get_examples
 from thinc.api import Config, CupyOps, Model, Optimizer, get_current_ops, set_dropout_rate
 from thinc.backends import get_array_ops
+from thinc.compat import cupy
 from thinc.types import Floats2d
-from thinc.util import get_torch_default_device
 
 from .confidence import (
     Threshold,
@@ -274,10 +274,6 @@ class BertNER(TrainablePipe):
                 "or check the weights it started from"
             )
         return rows
-
-    def best_spans(self, rows: TagRows) -> list[tuple[int, int, str]]:
-        """Find the entities on the best legal tag sequences: (first row, last row + 1, label) each, in order."""
-        return best_spans(self.tag_set, rows, self.transitions())
 
     def transitions(self) -> np.ndarray | None:
         """The scores of transitions that the model has learnt (see `Lattice.of`); None without the setting `crf`."""
@@ -718,7 +714,7 @@ def _follow_current_ops(model: Model) -> None:
     """Let a model that was made before `spacy.require_gpu` or `require_cpu` compute where Thinc does by now."""
     is_on_gpu = isinstance(get_current_ops(), CupyOps)
     if is_on_gpu and not isinstance(model.ops, CupyOps):
-        model.to_gpu(get_torch_default_device().index)
+        model.to_gpu(cupy.cuda.runtime.getDevice())
     elif not is_on_gpu and isinstance(model.ops, CupyOps):
         model.to_cpu()
 

@@ -288,8 +288,7 @@ class EncoderShim(Shim):
             if not graph:
                 with torch.enable_grad():
                     graph.append(self._forward_in_training(batch, dropout))
-            # Gradient checkpointing computes layers again, and has to find the module as it was
-            with self._in_training(dropout), self.module.picking_rows(self._to_tensor(batch.first)):
+            with self._as_in_forward(batch, dropout):
                 graph.pop().backward(scaled, inputs=parameters)
         except RuntimeError as err:
             if not is_out_of_memory(err) or len(batch.input_ids) == 1:
@@ -329,6 +328,15 @@ class EncoderShim(Shim):
             yield
         finally:
             self.module.eval()
+
+    @contextlib.contextmanager
+    def _as_in_forward(self, batch: Batch, dropout: float) -> Iterator[None]:
+        """Have the module as it was in the forward pass, where gradient checkpointing computes layers again going back."""
+        if not self.fine_tuning.gradient_checkpointing:
+            yield
+            return
+        with self._in_training(dropout), self.module.picking_rows(self._to_tensor(batch.first)):
+            yield
 
     def _on_device(self) -> contextlib.AbstractContextManager:
         """Make the GPU with the weights the current one: in a new thread that is the first, wherever the weights are."""

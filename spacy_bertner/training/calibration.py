@@ -18,6 +18,7 @@ from spacy.training import Corpus, Example
 from spacy.util import minibatch
 
 from ..decoding import Floats64, Lattice, entity_probabilities, expectations, segment_bounds
+from ..entities import best_spans
 from ..span_groups import with_group_as_entities
 from ..tags import MISSING, Bools1d, Floats2d
 
@@ -157,7 +158,7 @@ class Sample:
             is_first.append(rows.is_first)
             truth.append(np.concatenate(gold)[rows.tokens])
             judges = [_judge(eg) for eg in pairs]
-            for first, last, label in component.best_spans(rows):
+            for first, last, label in best_spans(self.tag_set, rows, self.transitions):
                 (i, start), (_, end) = rows.place(first), rows.place(last - 1)
                 is_correct = judges[i](start, end + 1, label)
                 if is_correct is not None:

@@ -341,10 +341,17 @@ def test_a_cupy_that_does_not_work(name, message, monkeypatch):
 def test_a_torch_without_cuda(checkpoint, monkeypatch):
     """CuPy sees a card, torch was installed for the CPU."""
     monkeypatch.setitem(faketorch.CARD, "is_available", False)
-    with pytest.raises(
-        ValueError, match=r"spaCy uses a GPU, which torch cannot: torch .* is a build for the CPU alone\. Install"
-    ):
+    message = r"spaCy uses a GPU, which torch cannot: torch .* is a build for the CPU alone\. Install"
+    with pytest.raises(ValueError, match=message):
         make(checkpoint("bert"))
+    # Added before the GPU is required; such a torch has no current device
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1 / 0)
+    spacy.require_cpu()
+    nlp = spacy.blank("en")
+    nlp.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert"))}})
+    set_current_ops(CupyOps())
+    with pytest.raises(ValueError, match=message):
+        nlp.initialize(lambda: make_examples(nlp))
 
 
 def test_apples_gpu(checkpoint):
