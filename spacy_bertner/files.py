@@ -3,10 +3,12 @@
 import contextlib
 import hashlib
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import srsly
 
@@ -18,9 +20,13 @@ class CheckpointError(ValueError):
 def checksums(folder: Path) -> dict[str, str]:
     """Return the SHA-256, in hexadecimal, of each file in a folder and those below, by its path from there.
 
-    Hidden files are left out.
+    Hidden files and compiled Python code are left out.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".") and "__pycache__" not in path.parts
+    )
     return {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
 
 
@@ -72,6 +78,34 @@ def sync(*paths: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open a new file that takes its place at `path`, whole and on the disk, when the body of the `with` ends.
+
+    Missing folders are made. If the body raises, `path` stays as it was, and neither the new file nor those folders
+    remain. Several of these in one `contextlib.ExitStack` take their places only after all have been written.
+
+    Raises OSError.
+    """
+    missing = [folder for folder in path.parents if not folder.exists()]
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # a folder that holds anything stays
+            temporary.unlink(missing_ok=True)
+            for folder in missing:
+                folder.rmdir()
+        raise
+    with contextlib.suppress(OSError):  # not every file system can sync a folder
+        sync(path.parent)
 
 
 def pack_files(to_disk: Callable[[str], None]) -> bytes:
