@@ -60,10 +60,7 @@ def best_spans(tag_set: TagSet, rows: TagRows, transitions: NDArray | None) -> l
 
     transitions: as in `decoding.Lattice.of`; None where there are none.
     """
-    if transitions is None:
-        tags = tag_set.decode(rows.scores, rows.is_first)
-    else:
-        tags = best_path(tag_set, rows.scores, rows.is_first, transitions)
+    tags = best_path(tag_set, rows.scores, rows.is_first, transitions)
     return tag_set.spans(tags, rows.is_first)
 
 

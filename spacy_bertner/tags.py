@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Bools1d = NDArray[np.bool_]
 Bools2d = NDArray[np.bool_]
 Ints1d = NDArray[np.int64]
-Floats2d = NDArray[np.float32]
+Floats2d = NDArray[np.floating]
 
 # The prefixes of each scheme, in the order in which the tags of a label are numbered
 PREFIXES = {"BIO": "BI", "BILUO": "BILU", "IOB1": "IB", "IO": "I"}
@@ -245,69 +245,6 @@ class TagSet:
             else:
                 ids[i] = number
         return ids, unknown
-
-    def decode(self, scores: Floats2d, is_start: Bools1d) -> Ints1d:
-        """Find the best legal tag sequence of each segment: the one with the greatest sum of scores.
-
-        Where the best tags of all tokens are legal together, that is the answer. Around each place where they are not, a
-        stretch is searched with the Viterbi algorithm (Forney 1973), as if it stood alone; where its ends do not go
-        with the tags beside it, a longer one. The parts of a sequence cannot score more together than each by itself,
-        so what is legal as a whole is the best there is.
-
-        scores: (n_tokens, n_tags), finite.
-        is_start: (n_tokens,), True where a new segment (a Doc) starts; the first token always does.
-        Returns the numbers of the tags, (n_tokens,).
-        """
-        n = len(scores)
-        tags: Ints1d = scores.argmax(axis=1) if n else np.zeros(0, dtype=np.int64)
-        if n == 0:
-            return tags
-        starts = is_start.copy()
-        starts[0] = True
-        ends = np.append(starts[1:], True)
-        bounds = np.append(np.flatnonzero(starts), n)
-        is_searched = np.zeros(n, dtype=bool)
-        reach = 4
-        while True:
-            illegal = np.zeros(n, dtype=bool)
-            illegal[1:] = ~self.legal[tags[:-1], tags[1:]]
-            illegal[starts] = ~self.legal_start[tags[starts]]
-            illegal |= ends & ~self.legal_end[tags]
-            places = np.flatnonzero(illegal)
-            if not len(places):
-                return tags
-            segments = np.searchsorted(bounds, places, side="right") - 1
-            lows = np.maximum(places - reach, bounds[segments])
-            highs = np.minimum(places + reach, bounds[segments + 1])
-            for low, high in zip(lows, highs, strict=True):
-                is_searched[low:high] = True
-            is_first = is_searched & (starts | ~np.append(False, is_searched[:-1]))
-            is_last = is_searched & (ends | ~np.append(is_searched[1:], False))
-            firsts, lasts = np.flatnonzero(is_first), np.flatnonzero(is_last)
-            for i in np.unique(np.searchsorted(firsts, lows, side="right") - 1):
-                start, end = firsts[i], lasts[i] + 1
-                tags[start:end] = self._viterbi(scores[start:end], bool(starts[start]), bool(ends[end - 1]))
-            reach *= 4
-
-    def _viterbi(self, scores: Floats2d, is_start: bool = True, is_end: bool = True) -> Ints1d:
-        """Find the best legal tags of a stretch.
-
-        is_start, is_end: whether a segment starts and ends with it; if not, any tag may be first or last.
-        """
-        n, n_tags = scores.shape
-        penalty = np.where(self.legal, 0.0, -np.inf)  # (from, to)
-        back = np.zeros((n, n_tags), dtype=np.int64)
-        best = np.where(self.legal_start | (not is_start), scores[0].astype(np.float64), -np.inf)
-        columns = np.arange(n_tags)
-        for i in range(1, n):
-            paths = best[:, None] + penalty
-            back[i] = paths.argmax(axis=0)
-            best = paths[back[i], columns] + scores[i]
-        path = np.zeros(n, dtype=np.int64)
-        path[-1] = np.where(self.legal_end | (not is_end), best, -np.inf).argmax()
-        for i in range(n - 1, 0, -1):
-            path[i - 1] = back[i, path[i]]
-        return path
 
     def spans(self, tags: Ints1d, is_start: Bools1d) -> list[tuple[int, int, str]]:
         """Read the entities off a legal tag sequence: (first token, last token + 1, label) each, in order.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from spacy_bertner import decoding as lattice
-from spacy_bertner.decoding import Lattice, entity_probabilities, expectations, segment_bounds
+from spacy_bertner.decoding import Lattice, best_path, entity_probabilities, expectations, segment_bounds
 from spacy_bertner.tags import TagSet, make_tags
 
 from .test_tags import SCHEMES, is_legal
@@ -138,7 +138,7 @@ def test_long_documents(scheme, cut):
     scores[200:400, 1] += 8  # one entity that goes on for long, and a second of almost the same probability:
     scores[200:400, 2] += 8 - 1e-3
     is_start = np.zeros(n, dtype=bool)
-    spans = tag_set.spans(tag_set.decode(scores, is_start), is_start)
+    spans = tag_set.spans(best_path(tag_set, scores, is_start), is_start)
     chosen = [span for span in spans if span[1] - span[0] > 3] + spans[::9]
     expected = by_forward_passes(tag_set, scores, chosen)
     found = entity_probabilities(tag_set, scores, is_start, spans)

@@ -10,6 +10,8 @@ from hypothesis.extra.numpy import arrays
 from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import BILOU, IOB2, Entities
 
+from spacy_bertner import decoding
+from spacy_bertner.decoding import best_path
 from spacy_bertner.tags import MISSING, TagSet, make_tags, split_tag, validate_label
 
 SCHEMES = ("BIO", "BILUO", "IOB1", "IO")
@@ -44,7 +46,7 @@ def test_decode_is_the_best_legal_sequence(scheme, data):
         arrays(np.float32, (n, len(tags)), elements=st.floats(-8, 8, width=32).map(lambda x: round(x, 2)))
     )
     is_start = np.zeros(n, dtype=bool)
-    found = TagSet(tags, scheme).decode(scores, is_start)
+    found = best_path(TagSet(tags, scheme), scores, is_start)
     assert is_legal([tags[i] for i in found], scheme)
     best = max(
         scores[np.arange(n), list(path)].sum(dtype=np.float64)
@@ -61,8 +63,8 @@ def test_segments_are_decoded_apart(scheme):
     scores = rng.normal(size=(40, len(tag_set))).astype("float32")
     is_start = np.zeros(40, dtype=bool)
     is_start[[7, 8, 30]] = True
-    apart = [tag_set.decode(part, np.zeros(len(part), bool)) for part in np.split(scores, [7, 8, 30])]
-    assert tag_set.decode(scores, is_start).tolist() == np.concatenate(apart).tolist()
+    apart = [best_path(tag_set, part, np.zeros(len(part), bool)) for part in np.split(scores, [7, 8, 30])]
+    assert best_path(tag_set, scores, is_start).tolist() == np.concatenate(apart).tolist()
 
 
 def best_score(tag_set, scores):
@@ -85,7 +87,7 @@ def test_searching_around_illegal_places_finds_the_best(scheme, share_outside):
     scores[:, 0] += np.where(rng.random(4000) < share_outside, 3, 0)
     # Evidence that is far away: an entity that goes on for long and must start somewhere
     scores[1000:1100, 2 if scheme in ("BIO", "BILUO") else 1] += 6
-    found = tag_set.decode(scores, is_start)
+    found = best_path(tag_set, scores, is_start)
     bounds = [*np.flatnonzero(is_start), 4000]
     for start, end in itertools.pairwise(bounds):
         assert is_legal([tag_set.tags[i] for i in found[start:end]], scheme)
@@ -95,11 +97,11 @@ def test_searching_around_illegal_places_finds_the_best(scheme, share_outside):
 
 def test_legal_argmax_is_not_searched(monkeypatch):
     tag_set = TagSet(make_tags(["A"], "BIO"), "BIO")
-    monkeypatch.setattr(TagSet, "_viterbi", lambda *_: pytest.fail("searched"))
+    monkeypatch.setattr(decoding, "_viterbi", lambda *_: pytest.fail("searched"))
     path = [0, 1, 2, 2, 1, 0]
     scores = np.eye(3, dtype="float32")[path]
-    assert tag_set.decode(scores, np.zeros(6, bool)).tolist() == path
-    assert tag_set.decode(scores[:0], np.zeros(0, bool)).tolist() == []
+    assert best_path(tag_set, scores, np.zeros(6, bool)).tolist() == path
+    assert best_path(tag_set, scores[:0], np.zeros(0, bool)).tolist() == []
 
 
 @pytest.mark.parametrize(("scheme", "seqeval_scheme"), [("BIO", IOB2), ("BILUO", BILOU)])
@@ -108,7 +110,7 @@ def test_spans_are_those_of_seqeval(scheme, seqeval_scheme):
     tag_set = TagSet(make_tags(["A", "B-c"], scheme), scheme)
     for _ in range(50):
         n = rng.integers(1, 30)
-        ids = tag_set.decode(rng.normal(size=(n, len(tag_set))).astype("float32"), np.zeros(n, bool))
+        ids = best_path(tag_set, rng.normal(size=(n, len(tag_set))).astype("float32"), np.zeros(n, bool))
         tags = [tag_set.tags[i] for i in ids]
         expected = [(e.start, e.end, e.tag) for e in Entities([tags], seqeval_scheme).entities[0]]
         assert tag_set.spans(ids, np.zeros(n, bool)) == expected
@@ -120,7 +122,7 @@ def test_spans_of_loose_schemes_are_those_of_seqeval(scheme):
     tag_set = TagSet(make_tags(["A", "B"], scheme), scheme)
     for _ in range(50):
         n = rng.integers(1, 30)
-        ids = tag_set.decode(rng.normal(size=(n, len(tag_set))).astype("float32"), np.zeros(n, bool))
+        ids = best_path(tag_set, rng.normal(size=(n, len(tag_set))).astype("float32"), np.zeros(n, bool))
         expected = [(s, e + 1, label) for label, s, e in get_entities([tag_set.tags[i] for i in ids])]
         assert tag_set.spans(ids, np.zeros(n, bool)) == sorted(expected)
 
