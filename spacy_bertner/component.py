@@ -1,7 +1,7 @@
 """The pipeline component `bert_ner`: labels, prediction, annotation, training, saving.
 
-What it knows of its model is that it gives one row of tag scores a token, and -inf where it has nothing to say of one.
-Torch and transformers are not imported here: every `spacy.blank()` imports all factories.
+All that it knows about its model is in `model.interface`. Torch and transformers are not imported here, since every
+`spacy.blank()` imports all factories.
 """
 
 import math
@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import srsly
-from spacy import util
 from spacy.errors import Errors
 from spacy.language import Language
 from spacy.pipeline.ner import ner_score  # type: ignore[import-not-found]
@@ -23,11 +21,11 @@ from spacy.pipeline.trainable_pipe import TrainablePipe
 from spacy.scorer import get_ner_prf
 from spacy.tokens import Doc
 from spacy.training import Example, validate_examples, validate_get_examples
-from thinc.api import Config, CupyOps, Model, Optimizer, get_current_ops, set_dropout_rate
+from thinc.api import Config, Model, Optimizer, set_dropout_rate
 from thinc.backends import get_array_ops
-from thinc.compat import cupy
 from thinc.types import Floats2d
 
+from . import serialization
 from .confidence import (
     Threshold,
     is_sure,
@@ -36,24 +34,16 @@ from .confidence import (
     validate_threshold,
     validate_threshold_labels,
 )
+from .data_faults import Faults, check_score_weights
 from .decoding import entity_probabilities
 from .entities import Entities, TagRows, best_spans, rows_to_tag, write_ents
-from .files import CheckpointError, checksums, verified
-from .loss import tag_loss
-from .model.interface import Interface, interface_of
+from .loss import Gradient, encode_annotation, split_like, tag_loss
+from .model.interface import Interface, interface_of, scored_tokens
 from .processes import Process
-from .rehearsal import Rehearsal, distil, is_shared
+from .rehearsal import Rehearsal, check_can_rehearse, distil
+from .serialization import follow_current_ops
 from .span_groups import annotated_entities, validate_spans_key, with_group_as_entities, write_group
-from .tags import (
-    MISSING,
-    OUTSIDE,
-    TagSet,
-    make_tags,
-    read_tags,
-    validate_label,
-    validate_scheme,
-)
-from .training.training_data import Faults, check_score_weights
+from .tags import MISSING, OUTSIDE, Bools1d, Ints1d, TagSet, make_tags, read_tags, validate_label, validate_scheme
 
 DEFAULT_CONFIG = """
 [model]
@@ -306,49 +296,65 @@ class BertNER(TrainablePipe):
     ) -> dict[str, float]:
         """Learn from a batch of examples.
 
-        examples: the examples; those without any entity annotation contribute nothing.
+        examples: the examples; those without entity annotation contribute nothing.
         drop: dropout rate before the head; at 0.0 the encoder's own dropout is off too.
-        sgd: the optimiser, for a step right away.
-        losses: updated under the component's name with the cross-entropy per labelled token of these examples; spaCy
-            adds up the updates between two evaluations.
+        sgd: the optimizer, to take a step right away.
+        losses: updated under the component's name with the loss per labelled token of these examples; spaCy adds up the
+            updates between two evaluations.
         Returns `losses`.
         """
         losses = {} if losses is None else losses
         losses.setdefault(self.name, 0.0)
         examples = list(examples)
         validate_examples(examples, "BertNER.update")
-        examples = self._with_entities(examples)
-        self._prepare_for(examples)
+        self.replay_update(examples)
         return self._learn(examples, drop, sgd, losses, self.cfg["rehearse"])
 
     def replay_update(self, examples: Iterable[Example]) -> None:
-        """Do what `update` does beside learning, for a run that goes on from a checkpoint: add the labels that are new."""
-        self._prepare_for(self._with_entities(list(examples)))
+        """Do what `update` does before it learns, also for a run that is resumed: take a teacher, add new labels."""
+        if not self.model.has_dim("nO"):
+            return
+        state = self._rehearsal
+        if self.cfg["rehearse"] and not state.has_updated:
+            check_can_rehearse(self.name, self.model, self.transitions())
+            state.take_teacher(self.model)
+        state.has_updated = True
+        state.annotated |= self._annotated_labels(examples)
+        if state.learns_labels:
+            labels = sorted(state.annotated)
+            if not set(make_tags(labels, self.cfg["scheme"])) <= set(self.tag_set.tags):
+                self._add_labels(labels)
 
     def _learn(
         self, examples: Sequence[Example], drop: float, sgd: Any, losses: dict[str, float], rehearse: float
     ) -> dict[str, float]:
-        """As `update`; `rehearse` is the weight of the teacher, where there is one."""
+        """As `update`; `rehearse` is the weight of the teacher, if there is one."""
         teacher = self._rehearsal.teacher if rehearse else None
+        if self._interface.owns_encoder:  # a shared one has been computed for all examples
+            examples = [eg for eg in examples if len(eg.predicted) and (teacher or self._is_annotated(eg))]
         set_dropout_rate(self.model, drop)
-        groups = self._group(examples, with_unlabelled=teacher is not None)
+        groups = self._interface.group(self.model, [eg.predicted for eg in examples]) if examples else []
         loss: Any = 0.0  # on the device
         n_labelled = 0
-        for i, group in enumerate(groups):
-            docs = [eg.predicted for eg in group]
+        for n_done, (places, docs) in enumerate(groups, start=1):
+            group = [examples[i] for i in places]
             taught = teacher.probabilities(docs) if teacher else None
             scores, backprop = self.model.begin_update(docs)
-            group_loss, d_scores, d_transitions, n = self._loss(group, scores, taught, rehearse)
+            if taught is None:
+                group_loss, gradient = self.get_loss(group, scores)
+            else:
+                group_loss, gradient = self._rehearsed_loss(group, scores, taught, rehearse)
+            n = gradient.n_labelled if isinstance(gradient, Gradient) else self._n_labelled(group, scores)
             loss = loss + group_loss
             n_labelled += n
-            if i == len(groups) - 1:
-                # The one time that this waits for a GPU: for the forward passes, not for the backward pass to come
+            if n_done == len(groups):
+                # The only time that this waits for a GPU: for the forward passes, not for the last backward pass
                 loss = float(loss)
-            # A shared layer waits for the gradient of all that listen to it, be it zero
+            # A shared layer waits for the gradient of all its listeners, even if it is zero
             if n or not self._interface.owns_encoder:
-                backprop(d_scores)
-            if d_transitions is not None and n:
-                self._interface.add_transition_gradient(self.model, d_transitions)
+                backprop(gradient)
+            if n and isinstance(gradient, Gradient) and gradient.transitions is not None:
+                self._interface.add_transition_gradient(self.model, gradient.transitions)
         if n_labelled:
             self._interface.add_labelled(self.model, n_labelled)
             losses[self.name] += loss / n_labelled
@@ -357,101 +363,94 @@ class BertNER(TrainablePipe):
             self.finish_update(sgd)
         return losses
 
-    def _with_entities(self, examples: Iterable[Example]) -> list[Example]:
-        """Give the examples with what is learnt as their entities."""
-        key = self.cfg["spans_key"]
-        return [eg if key is None else with_group_as_entities(eg, key)[0] for eg in examples]
-
-    def _group(self, examples: Sequence[Example], with_unlabelled: bool = False) -> list[list[Example]]:
-        """Group examples so that each group needs one pass through the encoder; leave out those without tokens, and
-        unless `with_unlabelled` is set those without annotation.
-
-        What is shared with other components has been computed for all examples at once: they stay together.
-        """
-        if self._interface.owns_encoder:
-            examples = [
-                eg
-                for eg in examples
-                if len(eg.predicted) and (with_unlabelled or eg.reference.has_annotation("ENT_IOB"))
-            ]
-        if not examples:
-            return []
-        groups = self._interface.group(self.model, [eg.predicted for eg in examples])
-        return [[examples[i] for i in group] for group in groups]
-
-    def get_loss(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[float, list[Floats2d]]:
+    def get_loss(
+        self, examples: Iterable[Example], scores: list[Floats2d], *, learn_outside: bool = True
+    ) -> tuple[Any, list[Floats2d]]:
         """Compute the cross-entropy of the tags, summed over the labelled tokens, and its gradient.
 
-        Tokens whose annotation is missing, or that have no word pieces, have no part in either. With the setting `crf`
-        the loss is the negative log-likelihood of the tag sequences, whatever the missing tags are. Of spans that overlap
-        in the group `spans_key`, the longest counts.
+        Tokens whose annotation is missing, or that have no word pieces, are left out. With the setting `crf` the loss is the
+        negative log-likelihood of the tag sequences, summed over missing tags. Of spans in the group `spans_key` that
+        overlap, the longest counts.
 
-        examples: the examples. scores: rows of tag scores, (n_tokens, n_tags) an example.
-        Returns the loss and its gradient with respect to the scores.
-        """
-        loss, d_scores, *_ = self._loss(self._with_entities(examples), scores)
-        return float(loss), d_scores
+        `update` learns from what this returns. A subclass may return any loss with a plain list as its gradient.
 
-    def _loss(
-        self, examples: Sequence[Example], scores: list[Floats2d], taught: Floats2d | None = None, rehearse: float = 0.0
-    ) -> tuple[Any, list[Floats2d], np.ndarray | None, int]:
-        """As `get_loss`, with the gradient of the transitions, None without, and the number of tokens learnt from.
-
-        The loss is a number or an array without dimensions, on the device of the scores.
-
-        taught: what the teacher gives to its tags, (n_tokens of all examples, n_old): it is learnt, at the weight
-            `rehearse`, where the annotation is `O` or missing (see `rehearsal.distil`).
+        examples: the examples.
+        scores: tag scores, (n_tokens, n_tags) for each example.
+        learn_outside: whether tokens that are annotated as outside entities count; False if a teacher says what they are.
+        Returns the loss, a number or an array without dimensions on the device of the scores, and its gradient with
+        respect to the scores.
         """
         if not scores:
-            return 0.0, [], None, 0
-        ops = get_array_ops(scores[0])
-        xp = ops.xp
-        Y = xp.concatenate(scores)  # (n_tokens, n_tags)
-        is_kept = self._interface.has_rows(self.model, [eg.predicted for eg in examples], Y)
-        ends = np.cumsum([len(eg.predicted) for eg in examples]).tolist()
-        encoded = [
-            self.tag_set.encode(eg.get_aligned_ner(), is_kept[end - len(eg.predicted) : end])
-            for eg, end in zip(examples, ends, strict=True)
-        ]
-        self._warn_unknown(set().union(*(unknown for _, unknown in encoded)))
-        truth = np.concatenate([ids for ids, _ in encoded])
-        dY: Any = xp.zeros_like(Y)
-        loss: Any = 0.0
-        n_learnt = 0
-        if taught is not None:
-            loss, dY, n_learnt = distil(ops, Y, taught, truth, is_kept, self.tag_set, self._rehearsal.annotated)
-            loss, dY = loss * rehearse, dY * rehearse
+            return 0.0, Gradient([], 0)
+        has_row, truth = self._annotation(examples, scores)
+        if not learn_outside:
             truth[truth == self.tag_set.outside] = MISSING
-        n_learnt += int((truth != MISSING).sum())
-        tags_loss, rows, d_rows, d_transitions = tag_loss(self.tag_set, Y, truth, is_kept, ends, self.transitions())
-        dY[rows] = d_rows
-        d_scores = [dY[end - len(s) : end] for end, s in zip(ends, scores, strict=True)]
-        return loss + tags_loss, d_scores, d_transitions, n_learnt
+        return tag_loss(self.tag_set, scores, has_row, truth, self.transitions())
 
-    def _prepare_for(self, examples: Sequence[Example]) -> None:
-        """Before an update: take a teacher, and add the labels that are new, where that is to be done."""
-        if not self.model.has_dim("nO"):
-            return
-        state = self._rehearsal
-        if self.cfg["rehearse"] and not state.has_updated:
-            self._check_can_rehearse()
-            state.take_teacher(self.model)
-        state.has_updated = True
-        state.annotated |= _labels(examples)
-        if state.learns_labels:
-            labels = sorted(state.annotated)
-            if not set(make_tags(labels, self.cfg["scheme"])) <= set(self.tag_set.tags):
-                self._add_labels(labels)
+    def _rehearsed_loss(
+        self, examples: Sequence[Example], scores: list[Floats2d], taught: Floats2d, weight: float
+    ) -> tuple[Any, Gradient]:
+        """As `get_loss`, with the teacher's probabilities `taught` where the annotation is `O` or missing."""
+        ops = get_array_ops(scores[0])
+        Y = ops.xp.concatenate(scores)  # (n_tokens, n_tags)
+        has_row, truth = self._annotation(examples, scores)
+        loss, dY, n = distil(ops, Y, taught, truth, has_row, self.tag_set, self._rehearsal.annotated)
+        own_loss, gradient = self.get_loss(examples, scores, learn_outside=False)
+        n += int(((truth != MISSING) & (truth != self.tag_set.outside)).sum())
+        dY = ops.xp.concatenate(gradient) + weight * dY
+        return own_loss + weight * loss, Gradient(split_like(scores, dY), n)
+
+    def _annotation(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[Bools1d, Ints1d]:
+        """Return which tokens of all examples have scores, and the indices of their annotated tags; (n_tokens,) both."""
+        has_row = scored_tokens(scores)
+        key = self.cfg["spans_key"]
+        examples = [eg if key is None else with_group_as_entities(eg, key)[0] for eg in examples]
+        truth, unknown = encode_annotation(self.tag_set, examples, has_row)
+        if new := unknown - self._unknown_labels:
+            self._unknown_labels |= new
+            warnings.warn(
+                f"{self.name}: labels that the component was not initialized with are left out of training: "
+                f"{', '.join(sorted(new))}; it has {', '.join(self.labels)}",
+                stacklevel=4,
+            )
+        return has_row, truth
+
+    def _n_labelled(self, examples: Sequence[Example], scores: list[Floats2d]) -> int:
+        return int((self._annotation(examples, scores)[1] != MISSING).sum())
+
+    def _is_annotated(self, example: Example) -> bool:
+        key = self.cfg["spans_key"]
+        return example.reference.has_annotation("ENT_IOB") if key is None else key in example.reference.spans
+
+    def _annotated_labels(self, examples: Iterable[Example]) -> set[str]:
+        key = self.cfg["spans_key"]
+        return {ent.label_ for eg in examples for ent in annotated_entities(eg.reference, key)}
+
+    def _check_loss(self, loss: float) -> None:
+        guessing = math.log(max(len(self.tag_set), 2))
+        if not loss <= MAX_LOSS * guessing and not self._has_diverged:
+            self._has_diverged = True
+            warnings.warn(
+                f"{self.name}: the loss is {loss:.1f} per token, while guessing among the tags would give {guessing:.1f}: "
+                "training diverges. Lower [training.optimizer] learn_rate (5e-5 to 2e-4 is usual)",
+                stacklevel=4,
+            )
+
+    def finish_update(self, sgd: Optimizer) -> None:
+        """Take an optimizer step with the gradient added up since the last one, if there is any."""
+        self.model.finish_update(sgd)
+
+    # Rehearsal
 
     def set_rehearse(self, weight: float) -> None:
-        """Set the weight `rehearse`; raises ValueError for what is none."""
+        """Set the weight `rehearse`; raises ValueError if it is negative or not finite."""
         if not 0.0 <= weight < math.inf:
             raise ValueError(f"rehearse: {weight} is not a weight; allowed are 0.0 and more")
         self.cfg["rehearse"] = weight
 
     @property
     def learns_labels(self) -> bool:
-        """Whether labels that are new are learnt as they come up in training: where it was loaded, not initialized."""
+        """Whether new labels are added as they come up in training: if the component was loaded, not initialized."""
         return self._rehearsal.learns_labels
 
     @property
@@ -463,19 +462,6 @@ class BertNER(TrainablePipe):
     def _rehearsal_model(self, model: Model[list[Doc], list[Floats2d]]) -> None:
         self._rehearsal = self._rehearsal.resumed(model, n_tags=len(self.tag_set))
 
-    def _check_can_rehearse(self) -> None:
-        if self.transitions() is not None:
-            raise ValueError(
-                f"{self.name}: rehearse: the model has learnt transitions (crf = true), and what is rehearsed are the "
-                "probabilities of single tags. Train with crf = false, or with rehearse = 0.0"
-            )
-        if is_shared(self.model):
-            raise ValueError(
-                f"{self.name}: rehearse: the model listens to another component, which changes in training too, so that a "
-                'copy does not stay as it was. Give it a layer of its own: replace_listeners = ["model.tok2vec"] beside '
-                "its source, or nlp.replace_listeners; or do without: rehearse = 0.0, nlp.rehearse(…, exclude=[…])"
-            )
-
     def rehearse(
         self,
         examples: Iterable[Example],
@@ -484,21 +470,21 @@ class BertNER(TrainablePipe):
         sgd: Optimizer | Callable | None = None,
         losses: dict[str, float] | None = None,
     ) -> dict[str, float]:
-        """Learn from the model as it was, so as not to forget: what its tags got then, among each other, they are to get.
+        """Learn from the model as it was, so as not to forget: its tags are to keep the probabilities they had.
 
         `Language.resume_training` keeps the model as it is; `Language.rehearse` calls this.
 
         examples: Docs like those that the model was trained on; their annotation is not used.
         drop: dropout rate, as in `update`.
-        sgd: the optimiser, or the function that `Language.rehearse` gives in its place.
+        sgd: the optimizer, or the function that `Language.rehearse` passes in its place.
         losses: updated under the component's name with the divergence per token.
-        Returns `losses`. Raises ValueError where the model listens to another component.
+        Returns `losses`. Raises ValueError if the model listens to another component.
         """
         losses = {} if losses is None else losses
         losses.setdefault(self.name, 0.0)
         examples = list(examples)
         validate_examples(examples, "BertNER.rehearse")
-        self._check_can_rehearse()
+        check_can_rehearse(self.name, self.model, self.transitions())
         if self._rehearsal.teacher is None:
             warnings.warn(
                 f"{self.name}: nothing to rehearse: call nlp.resume_training() on the trained pipeline before it is "
@@ -509,25 +495,7 @@ class BertNER(TrainablePipe):
         unlabelled = [Example(eg.predicted, Doc(self.vocab, words=[t.text for t in eg.predicted])) for eg in examples]
         return self._learn(unlabelled, drop, sgd, losses, rehearse=1.0)
 
-    def _check_loss(self, loss: float) -> None:
-        guessing = math.log(max(len(self.tag_set), 2))
-        if not loss <= MAX_LOSS * guessing and not self._has_diverged:
-            self._has_diverged = True
-            warnings.warn(
-                f"{self.name}: the loss is {loss:.1f} a token, where guessing among the tags would make {guessing:.1f}: "
-                "training diverges. Lower [training.optimizer] learn_rate (5e-5 to 2e-4 is usual)",
-                stacklevel=3,
-            )
-
-    def _warn_unknown(self, labels: set[str]) -> None:
-        new = labels - self._unknown_labels
-        if new:
-            self._unknown_labels |= new
-            warnings.warn(
-                f"{self.name}: labels that the component was not initialized with are left out of training: "
-                f"{', '.join(sorted(new))}; it has {', '.join(self.labels)}",
-                stacklevel=3,
-            )
+    # Initialization
 
     def initialize(
         self,
@@ -538,17 +506,18 @@ class BertNER(TrainablePipe):
     ) -> None:
         """Load the checkpoint and make the component ready for training or, with a fine-tuned checkpoint, for use.
 
-        get_examples: gives the training examples, from which the labels are taken.
-        labels: the entity labels, instead of those in the examples; what `spacy init labels` writes.
+        get_examples: returns the training examples, from which the labels are taken.
+        labels: the entity labels, in place of those in the examples; what `spacy init labels` writes.
 
-        Raises ValueError where there are no labels from the data, `labels` or the checkpoint, where one cannot be
-        written as a tag, and where the checkpoint cannot be loaded.
+        Raises ValueError if there are no labels in the data, `labels` or the checkpoint, if one cannot be written as a tag,
+        or if the checkpoint cannot be loaded.
         """
-        _follow_current_ops(self.model)
-        annotated: list[str] = []
+        follow_current_ops(self.model)
+        annotated: set[str] = set()
         if labels is None:
             validate_get_examples(get_examples, "BertNER.initialize")
-            labels = annotated = sorted(_labels(get_examples(), self.cfg["spans_key"]))
+            annotated = self._annotated_labels(get_examples())
+            labels = sorted(annotated)
         elif not isinstance(labels, (list, tuple)):
             raise ValueError(f"labels: {labels!r} is not a list of entity labels, as `spacy init labels` writes it")
         # Labels that were added before stay, as those of spaCy's `ner` do
@@ -556,47 +525,34 @@ class BertNER(TrainablePipe):
         # Until all is well the component counts as not initialized
         self.model.set_dim("nO", None, force=True)  # type: ignore[arg-type]
         head_tags = None
-        load_checkpoint = self._interface.load_checkpoint
+        load_checkpoint, key = self._interface.load_checkpoint, self.cfg["spans_key"]
         if load_checkpoint is not None:
             head_tags = load_checkpoint(self.model)
         elif nlp is not None:
             self._interface.check_upstream(self.model, self, nlp)
         if not labels and not head_tags:
-            key = self.cfg["spans_key"]
             raise ValueError(
-                f"{self.name}: no labels: the training data has no entities{f' in doc.spans[{key!r}]' if key else ''}, "
-                "no labels are given in "
-                f"[initialize.components.{self.name}] or by add_label, and the checkpoint has no "
+                f"{self.name}: no labels: the training data has no entities{f' in doc.spans[{key!r}]' if key else ''}, no "
+                f"labels are given in [initialize.components.{self.name}] or by add_label, and the checkpoint has no "
                 "token-classification head"
             )
         self._take_scheme_and_tags(head_tags)
-        self._rehearsal = Rehearsal(n_trained=len(head_tags or []), annotated=set(annotated))
+        self._rehearsal = Rehearsal(n_trained=len(head_tags or []), annotated=annotated)
         self._add_labels(labels)
         validate_threshold_labels(self.cfg["threshold"], self.labels)
         self.model.set_dim("nO", len(self.tag_set), force=True)
         docs = None
-        if load_checkpoint is None:  # what is below the head tells its width by Docs
+        if load_checkpoint is None:  # the layer below the head learns its width from Docs
             docs = [eg.predicted for eg in islice(get_examples(), 10) if len(eg.predicted)]
             docs = docs or [Doc(self.vocab, words=["hello"])]
         self.model.initialize(X=docs)
         if annotated or not head_tags or len(list(islice(get_examples(), 2))) > 1:  # else there is nothing to learn
             self._warn_of_faults(get_examples)
-        if nlp is not None and self.cfg["spans_key"] is not None:
-            check_score_weights(nlp, self.name, self.cfg["spans_key"])
-
-    def _warn_of_faults(self, get_examples: Callable[[], Iterable[Example]]) -> None:
-        """Say once, before training, what of the data cannot be learnt."""
-        faults = Faults(
-            self.labels, lambda doc: self._interface.has_rows(self.model, [doc]).tolist(), self.cfg["spans_key"]
-        )
-        for example in get_examples():
-            faults.add(example)
-        if message := faults.message(self.name):
-            self._unknown_labels |= faults.unknown_labels  # no second warning in training
-            warnings.warn(message, stacklevel=3)
+        if nlp is not None and key is not None:
+            check_score_weights(nlp, self.name, key)
 
     def _take_scheme_and_tags(self, names: list[str] | None) -> None:
-        """Start with the tags of the checkpoint's head, of which the rows have these names, or with `O` alone."""
+        """Start from the tags that the rows of the checkpoint's head are named after, or from `O` alone."""
         if not names:
             self.cfg["scheme"] = self._scheme or "BIO"
             self._set_tags([OUTSIDE], {})
@@ -608,90 +564,49 @@ class BertNER(TrainablePipe):
         self.cfg["scheme"] = read.scheme
         self._set_tags(read.tags, read.written)
 
-    def finish_update(self, sgd: Optimizer) -> None:
-        """Take an optimiser step with the gradient gathered since the last one, if there is any."""
-        self.model.finish_update(sgd)
+    def _warn_of_faults(self, get_examples: Callable[[], Iterable[Example]]) -> None:
+        """Report once, before training, what cannot be learned from the data."""
+        has_rows = self._interface.has_rows
+        faults = Faults(self.labels, lambda doc: has_rows(self.model, doc).tolist(), self.cfg["spans_key"])
+        for example in get_examples():
+            faults.add(example)
+        if message := faults.message(self.name):
+            self._unknown_labels |= faults.unknown_labels  # no second warning in training
+            warnings.warn(message, stacklevel=3)
 
     # Saving and loading
 
-    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
-        """Return the component's settings, labels and model as bytes."""
-        return util.to_bytes(
-            {
-                "cfg": lambda: srsly.json_dumps(self.cfg),
-                "vocab": lambda: self.vocab.to_bytes(exclude=exclude),
-                "model": self.model.to_bytes,
-            },
-            exclude,
-        )
-
     def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> "BertNER":
         """Load what `to_bytes` returned."""
-        _follow_current_ops(self.model)
-        cfg: dict[str, Any] = {}
-        util.from_bytes(
-            bytes_data,
-            {
-                "cfg": lambda b: cfg.update(self._checked_cfg(srsly.json_loads(b))),
-                "vocab": lambda b: self.vocab.from_bytes(b, exclude=exclude),
-                "model": self.model.from_bytes,
-            },
-            exclude,
-        )
-        self._take_over(cfg, "bytes")
-        return self
+        return self._loaded(serialization.load_bytes(bytes_data, self.model, self.vocab, self._check, exclude), "bytes")
 
     def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
-        """Save into a folder: `model` (a folder with the encoder as transformers has it), and `cfg` with its checksums."""
-        util.to_disk(
-            path,
-            {
-                "model": self.model.to_disk,
-                "cfg": lambda p: srsly.write_json(p, {**self.cfg, "sha256": _model_checksums(p.parent)}),
-                "vocab": lambda p: self.vocab.to_disk(p, exclude=exclude),
-            },
-            exclude,
-        )
+        """Save into a folder: `model` (a folder with the encoder as transformers has it), `cfg` and `vocab`."""
+        serialization.save(path, self.cfg, self.model, self.vocab, exclude)
 
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "BertNER":
         """Load from a folder that `to_disk` wrote.
 
-        Raises ValueError, which names the file, where one is missing, damaged, or does not belong to the others.
+        Raises ValueError, which names the file, if one is missing, damaged, or does not belong to the others.
         """
-        cfg: dict[str, Any] = {}
-        util.from_disk(
-            path,
-            {
-                "cfg": lambda p: cfg.update(self._checked_cfg(_read_cfg(p))),
-                "vocab": lambda p: self.vocab.from_disk(p, exclude=exclude),
-                "model": lambda p: self._load_model(p, cfg.get("sha256", {})),
-            },
-            exclude,
-        )
-        self._take_over(cfg, str(path))
-        return self
+        return self._loaded(serialization.load(path, self.model, self.vocab, self._check, exclude), str(path))
 
-    def _load_model(self, path: Path, expected: dict[str, str]) -> None:
-        _follow_current_ops(self.model)
-        with verified(path, expected):
-            self.model.from_disk(path)
-
-    def _checked_cfg(self, cfg: dict[str, Any]) -> dict[str, Any]:
-        """Return the saved settings; raise ValueError where they contradict those that the component has."""
+    def _check(self, cfg: dict[str, Any]) -> dict[str, Any]:
+        """Return the saved settings; raise ValueError if they contradict those of the component."""
         if self._scheme not in (None, cfg["scheme"]):
             raise ValueError(
-                f"{self.name}: scheme: {self._scheme!r} is set, what is loaded was trained with {cfg['scheme']!r}"
+                f"{self.name}: scheme: {self._scheme!r} is set, but the saved model was trained with {cfg['scheme']!r}"
             )
         labels = TagSet(cfg["tags"], cfg["scheme"]).labels
         if self.model.has_dim("nO") and set(labels) != set(self.labels):
             raise ValueError(
-                f"{self.name}: has the labels {list(self.labels)}, what is loaded has {list(labels)}; "
-                "load into a new component"
+                f"{self.name}: has the labels {list(self.labels)}, but the saved model has {list(labels)}; load it into a "
+                "new component"
             )
         return cfg
 
-    def _take_over(self, cfg: dict[str, Any], place: str) -> None:
-        """Take over the saved scheme and tags; other settings are the config's, which `spacy.load(config=…)` may change."""
+    def _loaded(self, cfg: dict[str, Any], place: str) -> "BertNER":
+        """Use the saved scheme and tags; the other settings are the config's, which `spacy.load(config=…)` may change."""
         tags = cfg.get("tags", self.cfg["tags"])
         n_tags = self.model.get_dim("nO") if self.model.has_dim("nO") else len(tags)
         if n_tags != len(tags):
@@ -702,39 +617,5 @@ class BertNER(TrainablePipe):
         self._set_tags(tags, cfg.get("written"))
         self._rehearsal = Rehearsal(n_trained=len(tags) if self.model.has_dim("nO") else 0, learns_labels=True)
         validate_threshold_labels(self.cfg["threshold"], self.labels)
-        self.transitions()  # raises where they do not go with the setting
-
-
-def _labels(examples: Iterable[Example], spans_key: str | None = None) -> set[str]:
-    """The labels that are annotated."""
-    return {ent.label_ for eg in examples for ent in annotated_entities(eg.reference, spans_key)}
-
-
-def _follow_current_ops(model: Model) -> None:
-    """Let a model that was made before `spacy.require_gpu` or `require_cpu` compute where Thinc does by now."""
-    is_on_gpu = isinstance(get_current_ops(), CupyOps)
-    if is_on_gpu and not isinstance(model.ops, CupyOps):
-        model.to_gpu(cupy.cuda.runtime.getDevice())
-    elif not is_on_gpu and isinstance(model.ops, CupyOps):
-        model.to_cpu()
-
-
-def _model_checksums(path: Path) -> dict[str, str]:
-    return checksums(path / "model") if (path / "model").is_dir() else {}
-
-
-def _read_cfg(path: Path) -> dict[str, Any]:
-    """Read the settings and tags; raise CheckpointError where they are not what `to_disk` writes."""
-    try:
-        cfg = srsly.read_json(path)
-    except (OSError, ValueError) as err:
-        raise CheckpointError(f"{path}: cannot be read ({err})") from err
-    is_whole = (
-        isinstance(cfg, dict)
-        and isinstance(cfg.get("scheme"), str)
-        and isinstance(cfg.get("tags"), list)
-        and isinstance(cfg.get("sha256", {}), dict)
-    )
-    if not is_whole:
-        raise CheckpointError(f"{path}: is not the cfg of a bert_ner component")
-    return cfg
+        self.transitions()  # raises if they do not go with the setting `crf`
+        return self

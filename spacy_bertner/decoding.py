@@ -274,14 +274,14 @@ def _scan(step: Step, scores: Floats2d, is_first: Bools1d, before: Floats64) -> 
     values = np.pad(_relative(scores), ((0, padding), (0, 0))).reshape(n_chunks, length, n_tags)
     values = np.ascontiguousarray(values.transpose(1, 0, 2))
     firsts: Bools2d = np.ascontiguousarray(np.pad(is_first, (0, padding)).reshape(n_chunks, length).T)
-    has_first = firsts.any(axis=1).tolist()
+    has_first = {int(i) for i in np.flatnonzero(firsts.any(axis=1))}
     messages, shifts = np.empty_like(values), np.empty((length, n_chunks, 1))
 
     def run(chunks: Ints1d | slice, start: int = 0) -> None:
         rows = given[chunks]
         for i in range(start, length):
             rows = step(rows)
-            if has_first[i]:
+            if i in has_first:
                 rows[firsts[i, chunks]] = 0.0
             rows += values[i, chunks]
             shift = rows.max(axis=1, keepdims=True)

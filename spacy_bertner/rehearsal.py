@@ -68,8 +68,23 @@ class Rehearsal:
 
 
 def is_shared(model: Model) -> bool:
-    """Whether the model listens to another component, which changes without it, so that a copy is no teacher."""
+    """Whether the model listens to another component, which changes in training too, so that a copy is no teacher."""
     return any(hasattr(node, "upstream_name") for node in model.walk())
+
+
+def check_can_rehearse(name: str, model: Model, transitions: Any) -> None:
+    """Raise ValueError if the model of the component `name` cannot be rehearsed; transitions: its own, if it has any."""
+    if transitions is not None:
+        raise ValueError(
+            f"{name}: rehearse: the model has learned transitions (crf = true), but rehearsal works on the probabilities of "
+            "single tags. Train with crf = false, or with rehearse = 0.0"
+        )
+    if is_shared(model):
+        raise ValueError(
+            f"{name}: rehearse: the model listens to another component, which changes in training too, so that a copy does "
+            'not stay as it was. Give it a layer of its own: replace_listeners = ["model.tok2vec"] beside its source, or '
+            "nlp.replace_listeners; or do without: rehearse = 0.0, nlp.rehearse(…, exclude=[…])"
+        )
 
 
 def distil(

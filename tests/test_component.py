@@ -16,12 +16,14 @@ import spacy
 import torch
 from spacy.tokens import Doc, Span
 from spacy.training import Example
-from thinc.api import Adam, fix_random_seed, warmup_linear
+from thinc.api import Adam, Optimizer, fix_random_seed, warmup_linear
 
 from spacy_bertner.component import BertNER
+from spacy_bertner.loss import Gradient
+from spacy_bertner.model.encoding import PieceEncoder
 from spacy_bertner.model.interface import NAME, interface_of
 
-from .conftest import LABELS, SENTENCES, make_examples, scores_of, train_tokenizer, write_checkpoint
+from .conftest import LABELS, SENTENCES, make_examples, scores_of, to_numpy, train_tokenizer, write_checkpoint
 
 
 def entities(doc):
@@ -137,6 +139,46 @@ def test_nothing_labelled_is_nothing_learnt(tagger, nlp):
     losses = nlp.update(unlabelled, sgd=Adam(0.1, L2=0.1))
     assert losses == {"bert_ner": 0.0}
     torch.testing.assert_close(dict(ner.model.shims[0].module.named_parameters()), before)
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_update_learns_from_the_loss_of_a_subclass(as_list, tagger, nlp):
+    """A step of SGD with half the loss is half a step."""
+    tagger("bert")
+    examples = make_examples(nlp)
+    ner = nlp.get_pipe("bert_ner")
+
+    class Halved(type(ner)):
+        def get_loss(self, examples, scores, **settings):
+            loss, gradient = super().get_loss(examples, scores, **settings)
+            half = [dY * 0.5 for dY in gradient]
+            return loss / 2, half if as_list else Gradient(half, gradient.n_labelled)
+
+    steps = []
+    for kind in (type(ner), Halved):
+        pipe = copy.deepcopy(ner)
+        pipe.__class__ = kind
+        before = head_of(pipe)
+        loss = pipe.update(examples, sgd=Optimizer(0.1, beta1=0.0, beta2=0.0, grad_clip=0.0))["bert_ner"]
+        steps.append((loss, head_of(pipe) - before))
+    assert steps[1][0] == pytest.approx(steps[0][0] / 2)
+    np.testing.assert_allclose(steps[1][1], steps[0][1] / 2, rtol=1e-3, atol=1e-7)
+
+
+def head_of(ner):
+    return to_numpy(ner.model.shims[0].module.head.weight.detach())
+
+
+def test_pieces_are_made_once_in_an_update(checkpoint, monkeypatch):
+    nlp = spacy.blank("en")
+    nlp.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert")), "max_batch_pieces": 256}})
+    examples = make_examples(nlp)
+    nlp.initialize(lambda: examples)
+    asked = []
+    original = PieceEncoder.pieces
+    monkeypatch.setattr(PieceEncoder, "pieces", lambda self, doc: asked.append(doc) or original(self, doc))
+    nlp.update(examples)
+    assert len(asked) == len(examples)
 
 
 def test_accumulated_gradient_is_that_of_the_whole_batch(checkpoint):
@@ -509,14 +551,14 @@ def test_a_loaded_component_keeps_its_own_label_set(tagger, nlp, tmp_path, check
     other.from_disk(tmp_path)  # a component that is not initialized takes over what is loaded
     assert other.labels == tuple(LABELS)
     other.add_label("DATE")
-    with pytest.raises(ValueError, match=r"has the labels \['LOC', .*'DATE'\], what is loaded has \['LOC'"):
+    with pytest.raises(ValueError, match=r"has the labels \['LOC', .*'DATE'\], but the saved model has \['LOC'"):
         other.from_disk(tmp_path)
 
 
 def test_another_scheme_than_the_saved_one(tagger, nlp, tmp_path):
     tagger("bert")
     nlp.to_disk(tmp_path)
-    with pytest.raises(ValueError, match="scheme: 'BILUO' is set, what is loaded was trained with 'BIO'"):
+    with pytest.raises(ValueError, match="scheme: 'BILUO' is set, but the saved model was trained with 'BIO'"):
         spacy.load(tmp_path, config={"components": {"bert_ner": {"scheme": "BILUO"}}})
     loaded = spacy.load(tmp_path, config={"components": {"bert_ner": {"overwrite": True}}})
     assert loaded.get_pipe("bert_ner").cfg["overwrite"]

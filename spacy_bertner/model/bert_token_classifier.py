@@ -15,10 +15,10 @@ from spacy.tokens import Doc
 from thinc.api import Model, Shim
 from thinc.types import Floats2d
 
-from .interface import NAME, Interface
+from .interface import NAME, Interface, TagScores
 
 if TYPE_CHECKING:
-    from .encoding import PieceEncoder
+    from .encoding import EncodedDocs, PieceEncoder
     from .torch_shim import EncoderShim
 
 # Padded pieces in a batch, for torch on its devices and for ONNX Runtime. On a CPU small batches stay in its caches; a GPU
@@ -174,9 +174,12 @@ def forward(
     shim, ops = _shim(model), model.ops
     lengths = [len(doc) for doc in docs]
     budget, overhead = _budget(model)
-    queue = _pieces(model).encode(docs, budget, overhead)
+    encoder = _pieces(model)
+    encoded = encoder.encoded(docs)
+    queue = encoder.encode(encoded, budget, overhead)
     if not is_train:
         return _split(ops.asarray2f(shim.predict(queue, sum(lengths))), lengths), lambda dY: []
+    has_row = np.concatenate([pieces.has_row for pieces in encoded.pieces]) if len(docs) else np.zeros(0, dtype=bool)
     batches = list(queue)
     is_kept = len(batches) == 1 or sum(batch.input_ids.size for batch in batches) <= budget
     Y, backprop_scores = shim.begin_update(batches, sum(lengths), model.attrs["dropout_rate"], is_kept=is_kept)
@@ -186,7 +189,7 @@ def forward(
             backprop_scores(ops.xp.concatenate(dY))
         return []
 
-    return _split(ops.asarray2f(Y), lengths), backprop
+    return TagScores(_split(ops.asarray2f(Y), lengths), has_row), backprop
 
 
 def predict_scores(model: Model, docs: Sequence[Doc]) -> NDArray[np.float32]:
@@ -225,8 +228,8 @@ def resize(model: Model, n_tags: int) -> None:
     model.set_dim("nO", n_tags, force=True)
 
 
-def group(model: Model, docs: Sequence[Doc]) -> list[list[int]]:
-    """Group Docs, by their places, so that an update on one group needs one pass through the encoder."""
+def group(model: Model, docs: Sequence[Doc]) -> list[tuple[list[int], "EncodedDocs"]]:
+    """Group Docs so that an update on one group needs one pass through the encoder (see `PieceEncoder.group`)."""
     return _pieces(model).group(docs, *_budget(model))
 
 
@@ -251,9 +254,9 @@ def add_transition_gradient(model: Model, d_transitions: NDArray) -> None:
     _shim(model).add_transition_gradient(d_transitions)
 
 
-def has_rows(model: Model, docs: Sequence[Doc], Y: Any = None) -> NDArray[np.bool_]:
-    """Say of the tokens of all Docs together whether they get rows of scores that are numbers, (n_tokens,)."""
-    return np.concatenate([_pieces(model).pieces(doc).has_row for doc in docs])
+def has_rows(model: Model, doc: Doc) -> NDArray[np.bool_]:
+    """Return which tokens of a Doc get scores, (n_tokens,)."""
+    return _pieces(model).pieces(doc).has_row
 
 
 def is_on_gpu(model: Model) -> bool:

@@ -119,6 +119,22 @@ def orthographic_class(vocab: Vocab, orth: int) -> int:
     return ORTHOGRAPHY.index(name)
 
 
+class EncodedDocs(list[Doc]):
+    """Docs with their pieces and windows, so that these are made once for all that an update does with the Docs.
+
+    pieces, windows: those of each Doc.
+    """
+
+    def __init__(self, docs: Sequence[Doc], pieces: Sequence[Pieces], windows: Sequence[Sequence[Window]]) -> None:
+        super().__init__(docs)
+        self.pieces, self.windows = pieces, windows
+
+    def select(self, places: Sequence[int]) -> "EncodedDocs":
+        """Return some of the Docs, by their positions."""
+        docs, pieces, windows = ([part[i] for i in places] for part in (self, self.pieces, self.windows))
+        return EncodedDocs(docs, pieces, windows)  # type: ignore[arg-type]
+
+
 class PieceEncoder:
     """Words into pieces, Docs into windows and batches, with a cache of the pieces of each word.
 
@@ -269,20 +285,27 @@ class PieceEncoder:
             step = last_cut(start, min(start + self.stride, end))
             start = step if step > start else int(words[np.searchsorted(words, start, side="right")])
 
+    def encoded(self, docs: Sequence[Doc]) -> EncodedDocs:
+        """Return the Docs with their pieces and windows; themselves if they have them already."""
+        if isinstance(docs, EncodedDocs):
+            return docs
+        pieces = [self.pieces(doc) for doc in docs]
+        return EncodedDocs(docs, pieces, [self.windows(of_doc) for of_doc in pieces])
+
     def encode(self, docs: Sequence[Doc], max_batch_pieces: int, overhead: int = 0) -> Iterator[Batch]:
         """Turn Docs into batches of at most `max_batch_pieces` pieces each, padding included (see `pack`).
 
         Yields each batch as it is asked for: while a GPU computes one, the next is made.
         """
-        encoded = [self.pieces(doc) for doc in docs]
-        windows = [(i, window) for i, pieces in enumerate(encoded) for window in self.windows(pieces)]
+        encoded = self.encoded(docs)
+        windows = [(i, window) for i, of_doc in enumerate(encoded.windows) for window in of_doc]
         n_special = self.window - self.capacity
         widths = [window.end - window.start + n_special for _, window in windows]
         token_offsets = np.cumsum([0] + [len(doc) for doc in docs])
         for packed in pack(widths, max_batch_pieces, overhead):
-            yield self._batch([windows[i] for i in packed], encoded, token_offsets)
+            yield self._batch([windows[i] for i in packed], encoded.pieces, token_offsets)
 
-    def _batch(self, windows: list[tuple[int, Window]], encoded: list[Pieces], token_offsets: Ints1d) -> Batch:
+    def _batch(self, windows: list[tuple[int, Window]], encoded: Sequence[Pieces], token_offsets: Ints1d) -> Batch:
         n_prefix, n_special = len(self.prefix), self.window - self.capacity
         shape = (len(windows), max(window.end - window.start for _, window in windows) + n_special)
         input_ids = np.full(shape, self.pad_id, dtype=np.int64)
@@ -301,15 +324,17 @@ class PieceEncoder:
             rows.append(tokens + token_offsets[doc])
         return Batch(input_ids, attention_mask, orthography, np.concatenate(first), np.concatenate(rows))
 
-    def group(self, docs: Sequence[Doc], max_batch_pieces: int, overhead: int = 0) -> list[list[int]]:
+    def group(
+        self, docs: Sequence[Doc], max_batch_pieces: int, overhead: int = 0
+    ) -> list[tuple[list[int], EncodedDocs]]:
         """Group Docs so that the windows of each group make one batch; a Doc over the budget is a group of its own.
 
-        Returns the places of the Docs in `docs`, each once, a list a group.
+        Returns for each group the positions of its Docs in `docs`, and these Docs with their pieces and windows.
         """
-        n_special = self.window - self.capacity
-        windows = [self.windows(self.pieces(doc)) for doc in docs]
-        widths = [max((w.end - w.start + n_special for w in of_doc), default=0) for of_doc in windows]
-        return pack(widths, max_batch_pieces, overhead, n_windows=[len(of_doc) for of_doc in windows])
+        encoded, n_special = self.encoded(docs), self.window - self.capacity
+        widths = [max((w.end - w.start + n_special for w in of_doc), default=0) for of_doc in encoded.windows]
+        n_windows = [len(of_doc) for of_doc in encoded.windows]
+        return [(group, encoded.select(group)) for group in pack(widths, max_batch_pieces, overhead, n_windows)]
 
 
 def special_pieces(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:

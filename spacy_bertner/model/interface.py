@@ -9,8 +9,31 @@ from numpy.typing import NDArray
 from spacy.tokens import Doc
 from thinc.api import CupyOps, Model
 from thinc.backends import get_array_ops
+from thinc.types import Floats2d
 
+# The attribute of a model that holds its `Interface`
 NAME = "bert_ner"
+
+
+class TagScores(list[Floats2d]):
+    """The tag scores of some Docs, (n_tokens, n_tags) each, and which tokens of all of them together have any.
+
+    has_row: (n_tokens,), in main memory, so that nobody has to wait for a GPU to learn it.
+    """
+
+    def __init__(self, rows: Sequence[Floats2d], has_row: NDArray[np.bool_]) -> None:
+        super().__init__(rows)
+        self.has_row = has_row
+
+
+def scored_tokens(scores: Sequence[Floats2d]) -> NDArray[np.bool_]:
+    """Return which tokens of all Docs together have tag scores, (n_tokens,).
+
+    scores: what a model returned for the Docs; without `TagScores.has_row`, -inf marks the tokens that have none.
+    """
+    if isinstance(scores, TagScores):
+        return scores.has_row
+    return np.concatenate([~np.isneginf(get_array_ops(Y).to_numpy(Y[:, 0])) for Y in scores])
 
 
 def _predict_scores(model: Model, docs: Sequence[Doc]) -> NDArray[np.float32]:
@@ -18,14 +41,12 @@ def _predict_scores(model: Model, docs: Sequence[Doc]) -> NDArray[np.float32]:
     return model.ops.to_numpy(rows[0] if len(rows) == 1 else model.ops.xp.concatenate(rows))
 
 
-def _has_rows(model: Model, docs: Sequence[Doc], Y: Any = None) -> NDArray[np.bool_]:
-    if Y is None:
-        return np.ones(sum(map(len, docs)), dtype=bool)
-    return ~np.isneginf(get_array_ops(Y).to_numpy(Y[:, 0]))
+def _has_rows(model: Model, doc: Doc) -> NDArray[np.bool_]:
+    return np.ones(len(doc), dtype=bool)
 
 
-def _group(model: Model, docs: Sequence[Doc]) -> list[list[int]]:
-    return [list(range(len(docs)))] if any(len(doc) for doc in docs) else []
+def _group(model: Model, docs: Sequence[Doc]) -> list[tuple[list[int], list[Doc]]]:
+    return [(list(range(len(docs))), list(docs))] if any(len(doc) for doc in docs) else []
 
 
 def _resize(model: Model, n_tags: int) -> None:
@@ -43,36 +64,37 @@ def _no_words(model: Model, doc: Doc) -> list[int]:
 
 
 def _nothing(model: Model, *args: Any) -> None:
-    """For a model that has no such thing."""
+    """Stand in for what a model does not have."""
 
 
 @dataclass(frozen=True)
 class Interface:
-    """What `bert_ner` asks of its model beside what every Thinc model can do; it is in the model's attribute `NAME`.
+    """What `bert_ner` asks of its model beyond what every Thinc model can do; the model has it as its attribute `NAME`.
 
-    The defaults hold for any model from Docs to rows of tag scores, (n_tokens, n_tags) for each Doc, -inf for tokens that it
-    has no scores for. Each function takes the model first.
+    The defaults suit any model from Docs to tag scores, (n_tokens, n_tags) for each Doc, -inf for tokens without scores. The
+    first argument of each function is the model.
 
-    owns_encoder: whether the model shares no layer with other components: then its Docs may be grouped, and those that
-        teach nothing be left out.
-    predict_scores: gives the scores of all Docs' tokens together, (n_tokens, n_tags), in main memory.
-    has_rows: says of all Docs' tokens whether the model has scores for them, (n_tokens,); Y are these scores, if known.
-    group: groups Docs, by their places, so that an update on each group needs one pass.
-    is_on_gpu: whether a GPU computes, which a forked process cannot use.
-    load_checkpoint: loads pretrained weights, and gives the names of their head's rows, None without a head. None where
+    owns_encoder: whether the model shares no layer with other components. If so, its Docs may be grouped, and Docs without
+        annotation left out.
+    predict_scores: returns the scores of the tokens of all Docs together, (n_tokens, n_tags), in main memory.
+    has_rows: returns which tokens of a Doc have scores, (n_tokens,).
+    group: groups Docs so that an update on each group needs one pass through the encoder; returns for each group the
+        positions of its Docs, and the Docs to call the model with.
+    is_on_gpu: returns whether a GPU computes; a forked process cannot use it.
+    load_checkpoint: loads pretrained weights and returns the names of the rows of their head, None without a head; None if
         the model starts from its config.
-    check_upstream: raises ValueError where a component that the model listens to is missing; takes the component and `nlp`.
-    resize: gives the head so many rows, keeping those it has.
-    add_labelled: is told of how many labelled tokens the gradient is; the step divides by their number.
-    transitions: gives the scores of transitions (see `decoding.Lattice.of`), None without.
+    check_upstream: raises ValueError if a component that the model listens to is missing; is given the component and `nlp`.
+    resize: sets the number of rows of the head, keeping the rows that it has.
+    add_labelled: is told how many labelled tokens were added to the gradient; the step divides by their number.
+    transitions: returns the scores of transitions (see `decoding.Lattice.of`), None if there are none.
     add_transition_gradient: adds to their gradient.
-    cut_words: gives the places of a Doc's words of which the encoder sees only the first pieces.
+    cut_words: returns the positions of the words of a Doc of which the encoder sees only the first pieces.
     """
 
     owns_encoder: bool = False
     predict_scores: Callable[[Model, Sequence[Doc]], NDArray[np.float32]] = _predict_scores
-    has_rows: Callable[..., NDArray[np.bool_]] = _has_rows
-    group: Callable[[Model, Sequence[Doc]], list[list[int]]] = _group
+    has_rows: Callable[[Model, Doc], NDArray[np.bool_]] = _has_rows
+    group: Callable[[Model, Sequence[Doc]], Sequence[tuple[list[int], list[Doc]]]] = _group
     is_on_gpu: Callable[[Model], bool] = _is_on_gpu
     load_checkpoint: Callable[[Model], list[str] | None] | None = None
     check_upstream: Callable[[Model, Any, Any], None] = _nothing
@@ -84,5 +106,5 @@ class Interface:
 
 
 def interface_of(model: Model) -> Interface:
-    """Return the interface of a model; the defaults where it has none of its own."""
+    """Return the interface of a model; the defaults if it has none of its own."""
     return model.attrs.get(NAME, Interface())

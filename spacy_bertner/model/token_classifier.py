@@ -19,7 +19,7 @@ from thinc.layers.resizable import resize_linear_weighted
 from thinc.types import Floats2d, Ints1d
 
 from .encoding import is_blank
-from .interface import NAME, Interface
+from .interface import NAME, Interface, TagScores
 
 
 def TokenClassifier(tok2vec: Model[list[Doc], list[Floats2d]], crf: bool = False) -> Model[list[Doc], list[Floats2d]]:
@@ -68,14 +68,15 @@ def forward(
     vectors, backprop_vectors = tok2vec(docs, is_train)
     X, backprop_dropout = dropout(ops.flatten(vectors), is_train)  # (n_tokens, width)
     Y, backprop_linear = linear(X, is_train)  # (n_tokens, n_tags)
-    Y[ops.xp.asarray(np.flatnonzero(_is_blank_token(docs)))] = -ops.xp.inf
+    has_row = ~_is_blank_token(docs)
+    Y[ops.xp.asarray(np.flatnonzero(~has_row))] = -ops.xp.inf
     counts = cast(Ints1d, np.asarray(lengths, dtype="i"))
 
     def backprop(dY: list[Floats2d]) -> list[Doc]:
         dX = backprop_dropout(backprop_linear(ops.flatten(dY)))
         return backprop_vectors(ops.unflatten(dX, counts))
 
-    return ops.unflatten(Y, counts), backprop
+    return TagScores(ops.unflatten(Y, counts), has_row), backprop
 
 
 def init(model: Model[list[Doc], list[Floats2d]], X: list[Doc] | None = None, Y: Any = None) -> None:
@@ -133,9 +134,9 @@ def add_transition_gradient(model: Model, d_transitions: NDArray) -> None:
     linear.inc_grad("transitions", model.ops.asarray2f(cast(Floats2d, d_transitions)))
 
 
-def has_rows(model: Model, docs: Sequence[Doc], Y: Any = None) -> NDArray[np.bool_]:
-    """Say of the tokens of all Docs together whether they get rows of scores that are numbers, (n_tokens,)."""
-    return ~_is_blank_token(docs)
+def has_rows(model: Model, doc: Doc) -> NDArray[np.bool_]:
+    """Return which tokens of a Doc get scores, (n_tokens,)."""
+    return ~_is_blank_token([doc])
 
 
 def check_upstream(model: Model, component: Any, nlp: Language) -> None:

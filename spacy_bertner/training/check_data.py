@@ -1,6 +1,6 @@
 """What `spacy debug data` says of entities, for pipelines with `bert_ner`: that command knows the factory `ner` alone.
 
-The figures are those of its own functions; what cannot be learnt (`training_data.Faults`) is added.
+The figures are those of its own functions; what cannot be learnt (`data_faults.Faults`) is added.
 """
 
 import warnings
@@ -20,9 +20,9 @@ from spacy.training import Example
 from spacy.util import resolve_dot_names
 from wasabi import MESSAGES, Printer
 
+from ..data_faults import Faults, Kind
 from ..model.interface import interface_of
 from ..span_groups import with_group_as_entities
-from .training_data import Faults, Kind
 
 
 @dataclass
@@ -67,7 +67,7 @@ def check_examples(nlp: Language, examples: Sequence[Example], name: str = "bert
     """
     component: Any = nlp.get_pipe(name)
     has_rows, key = interface_of(component.model).has_rows, component.cfg["spans_key"]
-    faults = Faults(component.labels, lambda doc: has_rows(component.model, [doc]).tolist(), key)
+    faults = Faults(component.labels, lambda doc: has_rows(component.model, doc).tolist(), key)
     for example in examples:
         faults.add(example)
     if key is not None:
