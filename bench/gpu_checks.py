@@ -275,7 +275,7 @@ def out_of_memory(setup: Setup) -> dict[str, float]:
             warnings.simplefilter("always")
             scores = component._interface.predict_scores(component.model, docs)  # type: ignore[attr-defined]
             batch = [Example(doc, reference_of(setup, nlp, doc)) for doc in docs[:8]]
-            shim_of(nlp).most_pieces = None
+            shim_of(nlp).passes.most_pieces = None
             losses = nlp.update(batch, sgd=Adam(1e-4), drop=0.0)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

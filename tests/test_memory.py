@@ -67,10 +67,10 @@ def test_prediction_halves_the_batch(tagger, nlp, full_memory):
     component = tagger()
     expected = scores_of(component, docs_of(nlp))
     sizes = full_memory(component, forward=60)
-    with pytest.warns(UserWarning, match=r"does not suffice for \d+ pieces.*max_batch_pieces = ") as caught:
+    with pytest.warns(UserWarning, match=r"is not sufficient for \d+ pieces.*max_batch_pieces = ") as caught:
         found = scores_of(component, docs_of(nlp))
         scores_of(component, docs_of(nlp))
-    assert sum("suffice" in str(w.message) for w in caught) == 1
+    assert sum("sufficient" in str(w.message) for w in caught) == 1
     assert max(sizes) > 60 > min(sizes)
     np.testing.assert_allclose(np.concatenate(found), np.concatenate(expected), atol=1e-5)
 
@@ -111,7 +111,7 @@ def test_training_halves_the_batch(limits, budget, tagger, nlp, full_memory):
     for p in module.parameters():
         p.grad = None
     full_memory(component, **limits)
-    with pytest.warns(UserWarning, match="does not suffice"):
+    with pytest.warns(UserWarning, match="is not sufficient"):
         component.update(examples)
     found = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
     assert found.keys() == expected.keys()
@@ -131,7 +131,7 @@ def test_memory_that_another_library_lacks(message, tagger, nlp, full_memory):
     component = tagger()
     expected = component._interface.predict_scores(component.model, docs_of(nlp))
     full_memory(component, forward=60, error=RuntimeError(message))
-    with pytest.warns(UserWarning, match="does not suffice"):
+    with pytest.warns(UserWarning, match="is not sufficient"):
         np.testing.assert_allclose(
             component._interface.predict_scores(component.model, docs_of(nlp)), expected, atol=1e-5
         )
@@ -158,7 +158,7 @@ def test_memory_that_lacks_when_all_gradients_are_there(tagger, nlp, monkeypatch
         raise torch.OutOfMemoryError("simulated, at the end")
 
     monkeypatch.setattr(torch.Tensor, "backward", backward)
-    with pytest.warns(UserWarning, match="does not suffice"):
+    with pytest.warns(UserWarning, match="is not sufficient"):
         component.update(make_examples(nlp))
     for name, grad in expected.items():
         torch.testing.assert_close(dict(module.named_parameters())[name].grad, grad)

@@ -14,8 +14,9 @@ from spacy.tokens import Doc
 from thinc.api import Adam, fix_random_seed, set_dropout_rate
 from transformers import AutoModelForTokenClassification
 
-from spacy_bertner.model import torch_module, torch_shim
+from spacy_bertner.model import passes, torch_module
 from spacy_bertner.model.bert_token_classifier import BertTokenClassifier
+from spacy_bertner.model.passes import Passes
 
 from .conftest import ARCHITECTURES, SENTENCES, make_examples, reference_tokenizer, scores_of, to_numpy
 
@@ -171,7 +172,7 @@ def test_a_loop_of_thincs_own_takes_its_steps(checkpoint, nlp):
 @pytest.mark.parametrize("mixed_precision", [False, "bf16"])
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
 def test_gradient_checkpointing_changes_nothing(kind, mixed_precision, budget, checkpoint, monkeypatch):
-    monkeypatch.setattr(torch_shim, "supports", lambda device, dtype: True)
+    monkeypatch.setattr(passes, "supports", lambda device, dtype: True)
     losses, weights, folder = [], [], checkpoint(kind)
     for is_on in (False, True):
         fix_random_seed(0)
@@ -195,7 +196,7 @@ def test_a_prepared_attention_mask_gives_the_same_scores(kind, tagger, nlp, monk
     shim, docs = ner.model.shims[0], make_docs(nlp, 12, 5, 9, 9)
     plain = scores_of(ner, docs)
     seen = []
-    real = type(shim)._attention_mask
+    real = Passes._attention_mask
 
     def prepared(self, batch):
         on_gpu = SimpleNamespace(module=self.module, device=torch.device("cuda"), _to_tensor=self._to_tensor)
@@ -203,7 +204,7 @@ def test_a_prepared_attention_mask_gives_the_same_scores(kind, tagger, nlp, monk
         seen.append((bool(batch.attention_mask.all()), None if mask is None else mask.ndim))
         return mask
 
-    monkeypatch.setattr(type(shim), "_attention_mask", prepared)
+    monkeypatch.setattr(Passes, "_attention_mask", prepared)
     for together, alone in ((scores_of(ner, docs), plain), (scores_of(ner, docs[:1]), plain[:1])):
         for found, expected in zip(together, alone, strict=True):
             np.testing.assert_allclose(found, expected, atol=2e-5)
@@ -316,7 +317,7 @@ def test_a_window_over_the_positions(kind, limit, checkpoint, nlp):
 
 def test_bf16_on_the_cpu_is_close_to_float32(tagger, nlp, checkpoint, monkeypatch):
     # Torch computes in it on every CPU, if slowly
-    monkeypatch.setattr(torch_shim, "supports", lambda device, dtype: True)
+    monkeypatch.setattr(passes, "supports", lambda device, dtype: True)
     ner = tagger("bert")
     docs = make_docs(nlp, 20)
     low = tagger_of(nlp, checkpoint("bert"), mixed_precision="bf16")

@@ -95,7 +95,7 @@ class TokenClassifier(nn.Module):
     ) -> Tensor:
         """Score the tags of the words whose first pieces are at `first` (see `encoding.Batch`).
 
-        attention_mask: as the encoder takes it, (n_windows, n_pieces) or what `EncoderShim._attention_mask` makes of it.
+        attention_mask: as the encoder takes it, (n_windows, n_pieces) or what `Passes._attention_mask` makes of it.
         Returns the scores, (n_rows, n_tags), float32.
         """
         if self.orthography is None:

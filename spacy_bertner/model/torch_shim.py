@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -27,12 +26,13 @@ from .checkpoint import (
     max_positions,
     quiet_transformers,
 )
-from .devices import current_device, current_gpu, is_out_of_memory, supports
+from .devices import current_device, current_gpu
 from .encoding import Batch, PieceEncoder
 from .fine_tuning import FineTuning, load_training_state, prepare, rate_factors, training_state, with_averages
 from .onnx_shim import MODEL_FILE as ONNX_FILE
 from .optimizer import TorchOptimizer
-from .torch_module import TokenClassifier, mask_rank
+from .passes import Passes
+from .torch_module import TokenClassifier
 
 HEAD_FILE = "head.safetensors"
 
@@ -43,9 +43,6 @@ if hasattr(os, "register_at_fork"):
 
 class EncoderShim(Shim):
     """Makes a `TokenClassifier` a part of a Thinc model: it runs it, trains it, saves and loads it.
-
-    The module stays in evaluation mode; only a forward pass in training leaves it, and comes back. Predicting therefore
-    changes no state, and threads that predict may share one pipeline (while one of them trains, they may not).
 
     transformer_config: settings to change in the configuration of the checkpoint, or of the saved model.
     mixed_precision: the type for matrix products under autocast; None for float32 throughout. On a device that lacks
@@ -69,15 +66,24 @@ class EncoderShim(Shim):
         self.checkpoint_tags: list[str] | None = None
         self._n_labelled = 0
         self._has_gradient = False  # since the last step
-        # Most pieces in a batch, once the memory has not sufficed
-        self.most_pieces: int | None = None
+        self._passes: Passes | None = None
 
     @property
     def module(self) -> TokenClassifier:
         """The torch module; raises ValueError before it is loaded."""
-        if self._model is None:
+        return self.passes.module
+
+    @property
+    def passes(self) -> Passes:
+        """The passes through the module; raises ValueError before it is loaded."""
+        if self._passes is None:
             raise ValueError("The model holds no encoder yet: call nlp.initialize() or load a saved pipeline")
-        return self._model
+        return self._passes
+
+    @property
+    def most_pieces(self) -> int | None:
+        """Most pieces in a batch, once the memory was not sufficient for more."""
+        return self.passes.most_pieces
 
     @property
     def is_loaded(self) -> bool:
@@ -87,7 +93,7 @@ class EncoderShim(Shim):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.module.head.weight.device
+        return self.passes.device
 
     @property
     def kind(self) -> str:
@@ -143,241 +149,30 @@ class EncoderShim(Shim):
     def add_transition_gradient(self, d_transitions: NDArray) -> None:
         """Add to the gradient of the transitions."""
         parameter = cast(nn.Parameter, self.module.transitions)
-        gradient = self._optimizer_or_new().scale(self._to_tensor(d_transitions.astype(np.float32)))
+        gradient = self._optimizer_or_new().scale(torch.from_numpy(d_transitions.astype(np.float32)).to(self.device))
         parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
     # Forward and backward
 
     def predict(self, batches: Iterable[Batch], n_tokens: int) -> Floats2d:  # type: ignore[override]
-        """Score the tags of all tokens, (n_tokens, n_tags), float32; the rows that no batch has are -inf."""
-        return cast(Floats2d, torch2xp(self._predict(batches, n_tokens)))
+        """Score the tags of all tokens, (n_tokens, n_tags), float32; rows that are in no batch are -inf."""
+        return cast(Floats2d, torch2xp(self.passes.predict(batches, n_tokens)))
 
     def predict_numpy(self, batches: Iterable[Batch], n_tokens: int) -> NDArray[np.float32]:
         """As `predict`, as an array in main memory. On a GPU this waits for it once, and needs nothing of CuPy."""
-        return self._predict(batches, n_tokens).cpu().numpy()
-
-    def _predict(self, batches: Iterable[Batch], n_tokens: int) -> Tensor:
-        with self._on_device(), torch.inference_mode(), self._autocast():
-            Y = self._no_scores(n_tokens)
-            for batch in batches:
-                for part, scores in self._in_parts(batch, lambda part: self.module(*self._inputs(part))):
-                    Y[self._to_tensor(part.rows)] = scores
-        return Y
+        return self.passes.predict(batches, n_tokens).cpu().numpy()
 
     def begin_update(  # type: ignore[override]
         self, batches: Sequence[Batch], n_tokens: int, dropout: float, *, is_kept: bool
     ) -> tuple[Floats2d, Callable[[Floats2d], None]]:
-        """As `predict`, in training.
-
-        dropout: rate before the head. The encoder's own rates are those of its configuration; at 0.0 all
-            dropout is off, the encoder's too.
-        is_kept: whether the activations are kept for the backward pass; if not, it computes each batch again, with the same
-            dropout.
-        Returns the scores and a function that takes their gradient, (n_tokens, n_tags), and adds to the parameters'.
-        """
-        callbacks: list[tuple[Batch, Callable[[Tensor], None]]] = []
-
-        def kept(batch: Batch) -> tuple[Tensor, Callable[[Tensor], None]]:
-            return self._begin_kept(batch, dropout)
-
-        def recomputed(batch: Batch) -> tuple[Tensor, Callable[[Tensor], None]]:
-            return self._begin_recomputed(batch, dropout)
-
-        with self._on_device():
-            Y = self._no_scores(n_tokens)
-            for batch in batches:
-                for part, (scores, callback) in self._in_parts(batch, kept if is_kept else recomputed, recomputed):
-                    Y[self._to_tensor(part.rows)] = scores
-                    callbacks.append((part, callback))
+        """As `predict`, in training; see `Passes.begin_update`."""
+        Y, backprop_scores = self.passes.begin_update(batches, n_tokens, dropout, is_kept=is_kept)
 
         def backprop(dY: Floats2d) -> None:
-            with self._on_device():
-                d_scores = xp2torch(dY, device=self.device)
-                for part, callback in callbacks:
-                    callback(d_scores[self._to_tensor(part.rows)])
+            self._has_gradient = True
+            backprop_scores(self._optimizer_or_new(len(dY)).scale(xp2torch(dY, device=self.device)))
 
         return cast(Floats2d, torch2xp(Y)), backprop
-
-    def _no_scores(self, n_tokens: int) -> Tensor:
-        return torch.full((n_tokens, self.module.head.out_features), -torch.inf, device=self.device)
-
-    def _in_parts(
-        self, batch: Batch, score: Callable[[Batch], Any], score_half: Callable[[Batch], Any] | None = None
-    ) -> Iterator[tuple[Batch, Any]]:
-        """Give the batch and what `score` returns for it; where memory runs out, halves of it instead.
-
-        score_half: what to call for the halves, if not `score`.
-        Raises torch's error where memory does not suffice for one window.
-        """
-        try:
-            scored = score(batch)
-        except RuntimeError as err:
-            if not is_out_of_memory(err) or len(batch.input_ids) == 1:
-                raise
-        else:
-            yield batch, scored
-            return
-        # Here, and not in the except clause: the error holds on to the tensors of the pass that failed
-        self._shrink(batch)
-        for half, _ in batch.halves():
-            yield from self._in_parts(half, score_half or score)
-
-    def _shrink(self, batch: Batch) -> None:
-        """Note that the memory did not suffice for a batch: those to come are half as large at most."""
-        n_pieces = batch.input_ids.size
-        if self.most_pieces is None:
-            warnings.warn(
-                f"The memory of {self.device} does not suffice for {n_pieces} pieces at once; going on with smaller "
-                f"batches. max_batch_pieces = {n_pieces // 2} in the model's settings starts with these",
-                stacklevel=2,
-            )
-        self.most_pieces = n_pieces // 2
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def _begin_kept(self, batch: Batch, dropout: float) -> tuple[Tensor, Callable[[Tensor], None]]:
-        """Score one batch and keep what the backward pass needs.
-
-        Returns the scores, (n_rows, n_tags), and a function that takes their gradient and adds to the parameters'.
-        """
-        with torch.enable_grad():
-            scores = self._forward_in_training(batch, dropout)
-        graph = [scores]
-
-        def backprop(d_scores: Tensor) -> None:
-            self._add_gradient(batch, d_scores, dropout, graph)
-
-        return scores.detach(), backprop
-
-    def _begin_recomputed(self, batch: Batch, dropout: float) -> tuple[Tensor, Callable[[Tensor], None]]:
-        """As `_begin_kept`, but nothing is kept: the backward pass computes the batch again, with the same dropout."""
-        cpu_state = torch.get_rng_state()
-        cuda_state = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-        with torch.no_grad():
-            scores = self._forward_in_training(batch, dropout)
-
-        def backprop(d_scores: Tensor) -> None:
-            devices = [self.device] if cuda_state is not None else []
-            with torch.random.fork_rng(devices=devices):
-                torch.set_rng_state(cpu_state)
-                if cuda_state is not None:
-                    torch.cuda.set_rng_state(cuda_state, self.device)
-                self._add_gradient(batch, d_scores, dropout, [])
-
-        return scores, backprop
-
-    def _add_gradient(
-        self,
-        batch: Batch,
-        d_scores: Tensor,
-        dropout: float,
-        graph: list[Tensor],
-        parameters: Sequence[nn.Parameter] | None = None,
-    ) -> None:
-        """Go back through a batch; where the GPU's memory runs out, compute and go back through its halves instead.
-
-        graph: holds the scores as the forward pass gave them, or nothing, for a pass that is still to do. It is emptied.
-        parameters: those whose gradient is added to; None for all. A pass that fails half-way has added some already.
-        """
-        self._prepare_embeddings()
-        self._has_gradient = True
-        scaled = self._optimizer_or_new(len(d_scores)).scale(d_scores)
-        all_parameters = [p for p in self.module.parameters() if p.requires_grad] if parameters is None else parameters
-        before = [_gradient_version(p) for p in all_parameters]
-        try:
-            if not graph:
-                with torch.enable_grad():
-                    graph.append(self._forward_in_training(batch, dropout))
-            with self._as_in_forward(batch, dropout):
-                graph.pop().backward(scaled, inputs=parameters)
-        except RuntimeError as err:
-            if not is_out_of_memory(err) or len(batch.input_ids) == 1:
-                raise
-        else:
-            return
-        self._shrink(batch)
-        left = [p for p, version in zip(all_parameters, before, strict=True) if _gradient_version(p) == version]
-        if left:
-            for half, places in batch.halves():
-                self._add_gradient(half, d_scores[self._to_tensor(places)], dropout, [], left)
-
-    def _prepare_embeddings(self) -> None:
-        """Make the gradient that those of the word pieces' embeddings, which are sparse, are added to row by row.
-
-        A dense one of the vocabulary's size, almost all of it zeros, in each backward pass is a sixth of a training step on
-        a CPU.
-        """
-        embeddings = self.module.encoder.get_input_embeddings()
-        if getattr(embeddings, "sparse", False) and embeddings.weight.requires_grad and embeddings.weight.grad is None:
-            embeddings.weight.grad = torch.zeros_like(embeddings.weight)
-
-    def _forward_in_training(self, batch: Batch, dropout: float) -> Tensor:
-        if self._autocast_type is not self.mixed_precision:
-            warnings.warn(
-                f"mixed_precision: {self.device} has no arithmetic in {self.mixed_precision}; float32 is used instead",
-                stacklevel=2,
-            )
-        with self._in_training(dropout), self._autocast():
-            return self.module(*self._inputs(batch), dropout)
-
-    @contextlib.contextmanager
-    def _in_training(self, dropout: float) -> Iterator[None]:
-        """Have the module in training mode in the context, if there is to be dropout."""
-        self.module.train(dropout > 0.0)
-        try:
-            yield
-        finally:
-            self.module.eval()
-
-    @contextlib.contextmanager
-    def _as_in_forward(self, batch: Batch, dropout: float) -> Iterator[None]:
-        """Have the module as it was in the forward pass, where gradient checkpointing computes layers again going back."""
-        if not self.fine_tuning.gradient_checkpointing:
-            yield
-            return
-        with self._in_training(dropout), self.module.picking_rows(self._to_tensor(batch.first)):
-            yield
-
-    def _on_device(self) -> contextlib.AbstractContextManager:
-        """Make the GPU with the weights the current one: in a new thread that is the first, wherever the weights are."""
-        return torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext()
-
-    def _autocast(self) -> contextlib.AbstractContextManager:
-        if self._autocast_type is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=self._autocast_type)
-
-    @property
-    def _autocast_type(self) -> torch.dtype | None:
-        """The type of `mixed_precision` where the device has it."""
-        has_it = self.mixed_precision is not None and supports(self.device, self.mixed_precision)
-        return self.mixed_precision if has_it else None
-
-    def _inputs(self, batch: Batch) -> Iterator[Tensor | None]:
-        yield self._to_tensor(batch.input_ids)
-        yield self._attention_mask(batch)
-        yield self._to_tensor(batch.orthography)
-        yield self._to_tensor(batch.first)
-
-    def _attention_mask(self, batch: Batch) -> Tensor | None:
-        """Give the mask; on a GPU in a form that transformers takes as it is, since it would wait for the GPU to look at it.
-
-        What it looks for is whether there is any padding: that is known here.
-        """
-        rank = mask_rank(self.module.encoder) if self.device.type == "cuda" else 2
-        if rank == 4 and batch.attention_mask.all():
-            return None
-        mask = self._to_tensor(batch.attention_mask)  # (n_windows, n_pieces)
-        if rank == 3:
-            return mask[:, None]  # (n_windows, 1, n_pieces)
-        if rank == 4:  # added to the attention scores
-            return (1.0 - mask[:, None, None].float()) * torch.finfo(torch.float32).min  # (n_windows, 1, 1, n_pieces)
-        return mask
-
-    def _to_tensor(self, array: NDArray) -> Tensor:
-        tensor = torch.from_numpy(array)
-        # From pinned memory the copy does not wait for what the GPU is computing
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     # The optimiser step
 
@@ -389,7 +184,7 @@ class EncoderShim(Shim):
         """Return the optimiser; made for gradients of scores that are summed over so many rows."""
         if self._optimizer is None:
             # What GradScaler starts with is meant for the gradient of a mean
-            scale = 2.0 ** (16 - max(n_rows, 1).bit_length()) if self._autocast_type is torch.float16 else None
+            scale = 2.0 ** (16 - max(n_rows, 1).bit_length()) if self.passes.autocast_type is torch.float16 else None
             self._optimizer = TorchOptimizer(
                 self.module, rate_factors=rate_factors(self.module, self.fine_tuning), scale=scale
             )
@@ -427,7 +222,7 @@ class EncoderShim(Shim):
     def load_training_state(self, optimizer: Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """Go on from what `training_state` returned; raises CheckpointError where the weights are another module's."""
         load_training_state(self.module, self._optimizer_or_new(), optimizer, self.id, tensors, numbers)
-        self.most_pieces = numbers["most_pieces"]
+        self.passes.most_pieces = numbers["most_pieces"]
 
     # Loading and saving
 
@@ -452,6 +247,8 @@ class EncoderShim(Shim):
     def _set(self, module: TokenClassifier, tokenizer: Any) -> None:
         prepare(module, self.fine_tuning)
         self._model = module.eval()
+        is_checkpointed = self.fine_tuning.gradient_checkpointing
+        self._passes = Passes(self._model, self.mixed_precision, is_checkpointed=is_checkpointed)
         self._place(current_device())
         self.tokenizer = tokenizer
         self.pieces = None
@@ -523,8 +320,3 @@ class EncoderShim(Shim):
         if isinstance(embeddings, nn.Embedding):
             embeddings.sparse = device.type == "cpu"  # see `_prepare_embeddings`; a GPU would have to be waited for
         self.module.to(device)
-
-
-def _gradient_version(parameter: nn.Parameter) -> int | None:
-    """A number that changes when something is added to the parameter's gradient."""
-    return None if parameter.grad is None else parameter.grad._version
