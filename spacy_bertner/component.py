@@ -65,11 +65,11 @@ gradient_checkpointing = false
 transformer_config = {}
 """
 
-# A loss so many times that of guessing means that training has diverged
+# A loss this many times that of guessing means that training has diverged
 MAX_LOSS = 4.0
 
-# Nothing is dropped. Where a config has a dict, that of one label can be given with `spacy.load` and in commands; confection
-# before 1.0, which spaCy before 3.8.14 may have, then no longer takes a number for all labels, which is wanted more often.
+# No threshold. A dict can be set for one label, in `spacy.load` and on the command line; but with confection before 1.0
+# (spaCy before 3.8.14) it would rule out one number for all labels, which is wanted more often.
 NO_THRESHOLD: dict[str, float] | None = None if version("confection").startswith("0.") else {}
 
 
@@ -119,19 +119,19 @@ class BertNER(TrainablePipe):
     """Named-entity recognition by tagging words.
 
     vocab: the shared vocabulary.
-    model: a Thinc model from Docs to rows of tag scores, (n_tokens, n_tags) a Doc.
+    model: a Thinc model from Docs to rows of tag scores, (n_tokens, n_tags) per Doc.
     name: name of the component in the pipeline.
-    scheme: how entities are written as tags: "BIO", "BILUO", "IOB1" or "IO"; None for that of the checkpoint's head, and
-        BIO where it has none.
-    overwrite: whether to take the place of entities that are on a Doc already, rather than keep them.
-    spans_key: the group of `doc.spans` that entities are learnt from and written to; None for `doc.ents`.
-    threshold: entities with a lower score are dropped; one number, or one by label; None for no threshold.
-    temperature: what tag scores are divided by before probabilities are made of them (Guo et al. 2017).
-    rehearse: weight, in `update`, of staying with what the model gave before training began, where the annotation does
-        not say otherwise (see `rehearsal`); 0.0 for plain training.
-    scorer: the scoring method; where it is spaCy's for entities and there is a `spans_key`, spaCy's for groups of spans.
+    scheme: how entities are written as tags: "BIO", "BILUO", "IOB1" or "IO"; None for that of the checkpoint's head, or BIO
+        without a head.
+    overwrite: whether to replace entities that are already on a Doc, rather than keep them.
+    spans_key: the group of `doc.spans` that entities are learned from and written to; None for `doc.ents`.
+    threshold: entities with a lower score are dropped; one number, or one for each label; None for no threshold.
+    temperature: tag scores are divided by it before they become probabilities (Guo et al. 2017).
+    rehearse: weight, in `update`, of keeping to the predictions from before training where the annotation does not say
+        otherwise (see `rehearsal`); 0.0 for plain training.
+    scorer: the scoring method. With a `spans_key`, spaCy's scorer for entities is replaced by that for span groups.
 
-    Raises ValueError for settings that cannot work, and where the Span extension `score` is taken by other code.
+    Raises ValueError for settings that cannot work, or if other code has registered a Span extension `score`.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class BertNER(TrainablePipe):
         self.name = name
         is_for_ents = scorer in (ner_score, get_ner_prf)
         self.scorer = spancat_score if is_for_ents and spans_key is not None else scorer
-        # What is set; the scheme in `cfg` is the one that the tags have
+        # The setting; `cfg` has the scheme that the tags follow
         self._scheme = None if scheme is None else validate_scheme(scheme)
         self.cfg: dict[str, Any] = {
             "scheme": scheme or "BIO",
@@ -167,7 +167,7 @@ class BertNER(TrainablePipe):
         self._set_tags([OUTSIDE])
         self._process = Process()
         self._rehearsal = Rehearsal()
-        # Warnings that were given
+        # Warnings already given
         self._unknown_labels: set[str] = set()
         self._has_diverged = False
 
@@ -184,7 +184,7 @@ class BertNER(TrainablePipe):
 
     @property
     def label_data(self) -> list[str]:
-        """What `spacy init labels` writes and `initialize` reads: the entity labels."""
+        """The entity labels, as `spacy init labels` writes and `initialize` reads them."""
         return list(self.labels)
 
     @property
@@ -193,9 +193,9 @@ class BertNER(TrainablePipe):
         return self._tag_set
 
     def add_label(self, label: str) -> int:
-        """Add an entity label; the head of an initialized model grows, its other rows stay as they are.
+        """Add an entity label. The head of an initialized model gets new rows; its other rows stay as they are.
 
-        Returns 1, or 0 where the label was there already. Raises ValueError for a label that tags cannot hold.
+        Returns 1, or 0 if the component has the label already. Raises ValueError for a label that no tag can hold.
         """
         if validate_label(label) in self.labels:
             return 0
@@ -203,7 +203,7 @@ class BertNER(TrainablePipe):
         return 1
 
     def _add_labels(self, labels: Iterable[str]) -> None:
-        # A checkpoint's head may lack tags of a label that it has
+        # The head of a checkpoint may not have all tags of a label
         needed = make_tags(dict.fromkeys(labels), self.cfg["scheme"])[1:]
         tags = list(dict.fromkeys([*self.tag_set.tags, *needed]))
         if self.model.has_dim("nO"):
@@ -211,7 +211,7 @@ class BertNER(TrainablePipe):
         self._set_tags(tags)
 
     def _set_tags(self, tags: Sequence[str], written: dict[str, str] | None = None) -> None:
-        """Take over tags; `written` says how the checkpoint writes prefixes (see `ReadTags`), None for as before."""
+        """Set the tags; `written` is how the checkpoint writes prefixes (see `ReadTags`), None for no change."""
         self._tag_set = TagSet(tags, self.cfg["scheme"])
         self.cfg["tags"] = list(tags)
         self.cfg["written"] = self.cfg.get("written", {}) if written is None else written
@@ -224,7 +224,7 @@ class BertNER(TrainablePipe):
         """Find the entities of each Doc, without touching it.
 
         Returns for each Doc its entities as (first token, last token + 1, label, probability), in order.
-        Raises ValueError where the model is not initialized or its scores are NaN.
+        Raises ValueError if the model is not initialized or its scores are NaN.
         """
         docs = list(docs)
         entities: list[Entities] = [[] for _ in docs]
@@ -246,15 +246,15 @@ class BertNER(TrainablePipe):
         """Compute the tag scores of the tokens that get a tag.
 
         docs: Docs, not all of them empty.
-        Raises ValueError where the model is not initialized, its scores are NaN, or it is on a GPU that this process, as a
-        fork of the one with the model, cannot use.
+        Raises ValueError if the model is not initialized, if its scores are NaN, or if it is on a GPU and this process is a
+        fork, which cannot use it.
         """
         if not self.model.has_dim("nO"):
             raise ValueError(Errors.E109.format(name=self.name))
         if self._interface.is_on_gpu(self.model) and not self._process.is_this():
             raise ValueError(
                 f"{self.name}: the model is on a GPU, which a forked process cannot use. Use n_process=1, or several "
-                "programs that load the pipeline each for itself; on a CPU n_process may be greater"
+                "programs that each load the pipeline; on a CPU n_process may be greater"
             )
         keeps = not self.cfg["overwrite"] and self.cfg["spans_key"] is None
         rows = rows_to_tag(docs, self._interface.predict_scores(self.model, docs), keeps_ents=keeps)
@@ -266,13 +266,13 @@ class BertNER(TrainablePipe):
         return rows
 
     def transitions(self) -> np.ndarray | None:
-        """The scores of transitions that the model has learnt (see `Lattice.of`); None without the setting `crf`."""
+        """Return the scores of transitions that the model has learned (see `Lattice.of`); None without `crf`."""
         return self._interface.transitions(self.model)
 
     def set_annotations(self, docs: Iterable[Doc], predictions: list[Entities]) -> None:
         """Write the entities and their scores to `doc.ents` or, with `spans_key`, to that group of `doc.spans`.
 
-        What is there already is kept, unless `overwrite` is set.
+        Existing entities are kept, unless `overwrite` is set.
 
         docs: the Docs. predictions: what `predict` returned for them.
         """

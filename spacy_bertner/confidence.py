@@ -1,8 +1,8 @@
-"""Entity scores: what is behind `ent._.score`, and the settings about them.
+"""Confidence: entity scores (`ent._.score`), and the settings threshold and temperature.
 
-The value of a spaCy extension belongs to the offsets of a span, so that all spans there share it. Here it is one of
-getter and setter over a mapping from label (and id, as entity rulers give) to score. Each lies in `doc.user_data` under
-the key that spaCy's own value would have: spaCy copies, shifts and serializes it along.
+spaCy stores the value of a Span extension by the offsets of the span, so two spans at the same offsets share it. Here the
+extension has a getter and a setter over a mapping from label (and id, as set by entity rulers) to score. The mapping is in
+`doc.user_data` under the key that spaCy's own value would have, so spaCy copies, shifts and serializes it.
 """
 
 import math
@@ -14,12 +14,12 @@ from spacy.tokens import Doc, Span
 
 NAME = "score"
 
-# One for all labels, or by label
+# One number for all labels, or one for each label
 Threshold = float | dict[str, float] | None
 
 
 def validate_threshold(threshold: Threshold) -> Threshold:
-    """Return `threshold`; raise ValueError where it is not None, a number in [0, 1], or such numbers by label."""
+    """Return `threshold`; raise ValueError if it is not None, a number in [0, 1], or such numbers by label."""
     by_label = threshold if isinstance(threshold, dict) else {"": threshold}
     for label, value in by_label.items():
         if not _is_share(value) and not (value is None and threshold is None):
@@ -31,52 +31,52 @@ def validate_threshold(threshold: Threshold) -> Threshold:
 
 
 def validate_threshold_labels(threshold: Threshold, labels: Collection[str]) -> None:
-    """Raise ValueError where there is a threshold for a label that a component with these labels does not have."""
+    """Raise ValueError if there is a threshold for a label that is not among these labels."""
     if isinstance(threshold, Mapping) and (unknown := sorted(set(threshold) - set(labels))):
         raise ValueError(f"threshold: labels that are not known: {', '.join(unknown)}; known are {', '.join(labels)}")
 
 
 def validate_temperature(temperature: float) -> float:
-    """Return `temperature`; raise ValueError where it is not a number above 0."""
+    """Return `temperature`; raise ValueError if it is not a number above 0."""
     if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not 0 < temperature < math.inf:
         raise ValueError(f"temperature: {temperature!r} is not a number above 0; 1.0 leaves scores as they are")
     return temperature
 
 
 def is_sure(label: str, score: float, threshold: Threshold) -> bool:
-    """Whether an entity with this label and score reaches the threshold; a label that has none needs none."""
+    """Return whether an entity with this label and score reaches the threshold; a label without one always does."""
     least = threshold.get(label) if isinstance(threshold, Mapping) else threshold
     return least is None or score >= least
 
 
 def register_score() -> None:
-    """Make `span._.score` known to spaCy; a component does so when it is made.
+    """Register the extension `span._.score`; every component does so when it is made.
 
-    Raises ValueError where there is a Span extension of that name that is not this one.
+    Raises ValueError if other code has registered a Span extension of that name.
     """
     extension = Span.get_extension(NAME)
     if extension is None:
         Span.set_extension(NAME, getter=get_score, setter=set_score)
     elif extension != (None, None, get_score, set_score):
         raise ValueError(
-            f"bert_ner: the Span extension {NAME!r}, which it keeps the scores of entities in, is registered by other "
-            f"code already: {_describe(extension)}. Register that under another name, or remove it with "
+            f"bert_ner: the Span extension {NAME!r}, in which it stores entity scores, is already registered by other "
+            f"code: {_describe(extension)}. Register that one under another name, or remove it with "
             f"Span.remove_extension({NAME!r})"
         )
 
 
 def get_score(span: Span) -> float | None:
-    """Return the model's probability of exactly this entity, its tokens and its label; None where it predicted none."""
+    """Return the model's probability of exactly this entity, its tokens and its label; None if it did not predict it."""
     data: dict[Any, Any] = span.doc.user_data
     scores = data.get(_place(span))
     return scores.get(_identity(span)) if isinstance(scores, Mapping) else None
 
 
 def set_score(span: Span, score: Any) -> None:
-    """Set the score of this span alone, not of others with the same tokens.
+    """Set the score of this span alone, not of other spans with the same tokens.
 
-    score: a number in [0, 1], None for none, or what `doc.to_json(underscore=["score"])` wrote for all spans there.
-    Raises ValueError where it is none of them.
+    score: a number in [0, 1], None for no score, or what `doc.to_json(underscore=["score"])` wrote for all spans there.
+    Raises ValueError for any other value.
     """
     data: dict[Any, Any] = span.doc.user_data
     place = _place(span)
@@ -93,8 +93,7 @@ def set_score(span: Span, score: Any) -> None:
 
 
 def set_scores(doc: Doc, scores: Mapping[tuple[int, int, str], float]) -> None:
-    """Give the entities of a Doc their scores; those that are not given keep theirs, those of spans that are no entities
-    go.
+    """Set the scores of the entities of a Doc. Other entities keep their scores; scores of other spans are removed.
 
     scores: by (first token, last token + 1, label).
     """

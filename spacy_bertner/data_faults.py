@@ -14,14 +14,14 @@ from spacy.training import Example
 
 from .span_groups import with_group_as_entities
 
-# So many of each kind are named
+# How many examples of each kind are named
 N_NAMED = 5
 MAX_CHARS = 60
 
 
 @dataclass
 class Kind:
-    """One kind of fault: what it is called, how often it was found, and the first few places."""
+    """One kind of fault: its name, how often it occurs, and the first few places."""
 
     what: str
     count: int = 0
@@ -39,11 +39,11 @@ class Kind:
 
 
 class Faults:
-    """Collects, example by example, what cannot be learnt.
+    """Collects, example by example, what cannot be learned.
 
-    labels: the labels that are learnt.
-    has_rows: a function from a Doc to one boolean a token, whether the model has anything to say of it.
-    spans_key: the group of `doc.spans` that is learnt; None for `doc.ents`.
+    labels: the labels that are learned.
+    has_rows: a function from a Doc to one boolean per token, whether the model has scores for it.
+    spans_key: the group of `doc.spans` that is learned; None for `doc.ents`.
     """
 
     def __init__(
@@ -58,26 +58,24 @@ class Faults:
         self.n_docs = 0
         self.n_entities = 0
         self.unannotated = Kind("documents without entity annotation")
-        self.partly = Kind("documents with tokens of missing annotation, learnt as far as it goes")
+        self.partly = Kind("documents with tokens without annotation, of which the other tokens are learned")
         self.overlapping = Kind("entities that overlap longer or earlier ones, left out of training")
         self.misaligned = Kind("entities whose ends do not fall on those of the pipeline's tokens")
         self.invisible = Kind("entities of tokens that have no word pieces")
         self.unknown = Kind("entities of labels that the component does not have")
-        self.contradictions = Kind(
-            "documents with the words of an earlier one and other entities, which are all learnt"
-        )
+        self.contradictions = Kind("documents with the words of an earlier one but other entities; both are learned")
         self.unknown_labels: set[str] = set()
         self._annotations: dict[int, int] = {}
 
     @property
     def kinds(self) -> list[Kind]:
-        """The kinds of which something was found."""
+        """The kinds that occur."""
         kinds = [self.unannotated, self.partly, self.overlapping, self.misaligned, self.invisible, self.unknown]
         kinds.append(self.contradictions)
         return [kind for kind in kinds if kind.count]
 
     def add(self, example: Example) -> None:
-        """Look at one example."""
+        """Check one example."""
         self.n_docs += 1
         where = f"document {self.n_docs}"
         overlapping: list[Span] = []
@@ -115,7 +113,7 @@ class Faults:
             self.contradictions.add(f"{where} ({_shorten(doc.text)!r})")
 
     def message(self, name: str) -> str:
-        """Say what was found, a line a kind; empty where nothing was."""
+        """Return a report with one line per kind of fault; empty if there are none."""
         if not self.kinds:
             return ""
         lines = [f"{name}: of {self.n_docs} documents with {self.n_entities} entities to learn from:"]
@@ -127,9 +125,9 @@ def _shorten(text: str) -> str:
 
 
 def check_score_weights(nlp: Language, name: str, key: str) -> None:
-    """Warn where a training run would choose its best model without regard to the entities in `doc.spans[key]`.
+    """Warn if a training run would choose its best model without regard to the entities in `doc.spans[key]`.
 
-    nlp: the pipeline that is initialized, with the training config. name: the component's. key: its `spans_key`.
+    nlp: the pipeline, with the training config. name: the component's name. key: its `spans_key`.
     """
     config = nlp.config.interpolate()
     corpus: Any = config

@@ -1,4 +1,4 @@
-"""From tag scores to entities: which tokens get a tag, the entities on the best tag sequences, and these on a Doc."""
+"""From tag scores to entities: which tokens are tagged, the entities of the best tag sequences, writing them to a Doc."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ Entities = list[tuple[int, int, str, float]]
 
 @dataclass(frozen=True)
 class TagRows:
-    """The tag scores of those tokens of some Docs that get a tag.
+    """The tag scores of the tokens of some Docs that are tagged.
 
-    scores: (n_rows, n_tags), finite. is_first: (n_rows,), True where tokens before cannot be part of the same entity.
-    tokens: (n_rows,), the number of the token over all Docs together. starts: (n_docs + 1,), the number of each Doc's first.
+    scores: (n_rows, n_tags), finite. is_first: (n_rows,), True if earlier tokens cannot be part of the same entity.
+    tokens: (n_rows,), the index of the token, counted over all Docs. starts: (n_docs + 1,), the index of each Doc's first.
     """
 
     scores: NDArray[np.float32]
@@ -30,17 +30,17 @@ class TagRows:
     starts: Ints1d
 
     def place(self, row: int) -> tuple[int, int]:
-        """Return the numbers of the Doc, and of the token in it, of a row."""
+        """Return the index of a row's Doc, and the index of its token in that Doc."""
         i = int(np.searchsorted(self.starts, self.tokens[row], side="right")) - 1
         return i, int(self.tokens[row] - self.starts[i])
 
 
 def rows_to_tag(docs: Sequence[Doc], scores: NDArray[np.float32], *, keeps_ents: bool) -> TagRows:
-    """Select the rows of the tokens that get a tag.
+    """Select the rows of the tokens that are tagged.
 
-    docs: Docs, not all of them empty. scores: the tag scores of all their tokens, (n_tokens, n_tags); -inf for those of
-        which the model has nothing to say.
-    keeps_ents: whether tokens in the Docs' entities, and those that are blocked, are left out.
+    docs: Docs, not all of them empty. scores: the tag scores of all their tokens, (n_tokens, n_tags); -inf for tokens that
+        the model has no scores for.
+    keeps_ents: whether tokens in existing entities, and blocked tokens, are left out.
     """
     n_tokens = len(scores)
     starts = np.cumsum([0] + [len(doc) for doc in docs])
@@ -50,15 +50,15 @@ def rows_to_tag(docs: Sequence[Doc], scores: NDArray[np.float32], *, keeps_ents:
         is_start[1:] = is_free[1:] & ~is_free[:-1]
     is_start[starts[:-1][np.diff(starts) > 0]] = True
     tokens = np.flatnonzero(is_free & ~np.isneginf(scores[:, 0]))
-    # The start of a segment may lie on a token that gets no tag: it counts for the next one that does
+    # A segment may start at a token that is not tagged: the start then counts for the next one that is
     segment = np.cumsum(is_start)[tokens]
     return TagRows(scores[tokens], np.diff(segment, prepend=-1) != 0, tokens, starts)
 
 
 def best_spans(tag_set: TagSet, rows: TagRows, transitions: NDArray | None) -> list[tuple[int, int, str]]:
-    """Find the entities on the best legal tag sequences: (first row, last row + 1, label) each, in order.
+    """Find the entities of the best legal tag sequences: (first row, last row + 1, label) each, in order.
 
-    transitions: as in `decoding.Lattice.of`; None where there are none.
+    transitions: as in `decoding.Lattice.of`; None if there are none.
     """
     tags = best_path(tag_set, rows.scores, rows.is_first, transitions)
     return tag_set.spans(tags, rows.is_first)
@@ -68,7 +68,7 @@ def write_ents(doc: Doc, scores: Mapping[tuple[int, int, str], float], overwrite
     """Write entities, and their scores, to `doc.ents`.
 
     scores: the score of each, by (first token, last token + 1, label).
-    overwrite: whether to take the place of the entities that are there; if not, none of them is at the same tokens.
+    overwrite: whether to replace existing entities; if not, none of them has tokens in common with the new ones.
     """
     entities = [Span(doc, start, end, label=label) for start, end, label in scores]
     iob = doc.to_array(ENT_IOB)
@@ -82,5 +82,5 @@ def write_ents(doc: Doc, scores: Mapping[tuple[int, int, str], float], overwrite
 
 
 def _is_free(iob: NDArray) -> Bools1d:
-    """Say which tokens are missing (0) or outside (2), not in an entity or blocked, by their ENT_IOB."""
+    """Return which tokens, by their ENT_IOB, are missing (0) or outside (2), that is neither in an entity nor blocked."""
     return (iob == 0) | (iob == 2)

@@ -1,4 +1,4 @@
-"""The files of a model: the error for those that cannot be used, their checksums, and a folder of them as bytes."""
+"""Files: the error for a checkpoint that cannot be used, checksums, atomic writing, and a folder of files as bytes."""
 
 import contextlib
 import hashlib
@@ -40,16 +40,16 @@ def _checksum(path: Path) -> str:
 
 @contextlib.contextmanager
 def verified(folder: Path, expected: dict[str, str]) -> Iterator[None]:
-    """Compare, while the body of the `with` loads the files of a folder, what `checksums` says with what it said.
+    """Compare the files of a folder with the checksums they had, while the body of the `with` loads them.
 
-    Raises CheckpointError, also in place of what the body raises, for files that are missing or not the same.
+    Raises CheckpointError, also in place of an error from the body, for files that are missing or have changed.
     """
 
     def faults() -> list[str]:
         found = {name: folder / name for name in expected}
         missing = [f"{path}: is missing" for path in found.values() if not path.is_file()]
         changed = [
-            f"{path}: is not the file that was saved with this pipeline; it is damaged or another's"
+            f"{path}: is not the file that was saved with this pipeline; it is damaged or belongs to another one"
             for name, path in found.items()
             if path.is_file() and _checksum(path) != expected[name]
         ]
@@ -69,7 +69,7 @@ def verified(folder: Path, expected: dict[str, str]) -> Iterator[None]:
 
 
 def sync(*paths: Path) -> None:
-    """Have the disk hold these files and folders before going on: what is in a file, which names are in a folder."""
+    """Wait until the disk holds these files (their content) and folders (the names in them)."""
     for path in paths:
         if path.is_dir() and os.name == "nt":  # cannot be opened there
             continue
@@ -109,7 +109,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def pack_files(to_disk: Callable[[str], None]) -> bytes:
-    """Return the files that `to_disk` writes into the folder it gets, as one msgpack map from name to content."""
+    """Return the files that `to_disk` writes into the folder it is given, as one msgpack map from name to content."""
     with tempfile.TemporaryDirectory() as folder:
         to_disk(folder)
         return srsly.msgpack_dumps({p.name: p.read_bytes() for p in sorted(Path(folder).iterdir())})
@@ -117,7 +117,7 @@ def pack_files(to_disk: Callable[[str], None]) -> bytes:
 
 @contextlib.contextmanager
 def unpacked_files(data: bytes) -> Iterator[str]:
-    """Give a folder, for the time of the context, with the files that `pack_files` took; raises CheckpointError."""
+    """Return a temporary folder, as a context, with the files from `pack_files`; raises CheckpointError."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in srsly.msgpack_loads(data).items():
             if Path(name).name != name or name in ("", ".."):

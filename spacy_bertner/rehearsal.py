@@ -1,11 +1,10 @@
 """Learning new labels without forgetting the old: distillation from the model as it was before.
 
-The teacher is a copy of the model from when training began, and the student imitates it where the annotation does not say
-otherwise (Monaikul et al. 2021, "Continual Learning for Named Entity Recognition", their ExtendNER): a token of an
-annotated entity is learnt as ever; at one that is annotated `O` the student follows the teacher, since whoever annotated
-new labels alone has left the old ones out. What the annotation does know is held against the teacher: `O` says that the
-token is of none of the labels that the data annotates, so what the teacher gives to these goes to `O`. Data that
-annotates all labels is thereby learnt as it stands.
+The teacher is a copy of the model from the start of training, and the student imitates it where the annotation does not say
+otherwise (ExtendNER in Monaikul et al. 2021, "Continual Learning for Named Entity Recognition"). Tokens of annotated
+entities are learned as usual. For a token annotated `O` the student follows the teacher, since data annotated with new
+labels alone leaves the old ones out. But `O` does mean that the token has none of the labels that the data annotates, so the
+teacher's probability of these is moved to `O`. Data that annotates all labels is therefore learned as it is.
 """
 
 import copy
@@ -25,15 +24,15 @@ from .tags import MISSING, OUTSIDE, Ints1d, TagSet, split_tag
 class Teacher:
     """The model as it was.
 
-    model: the copy; it does not change.
-    n_tags: so many of its columns, the first ones, were trained; those of labels that were added since come after them.
+    model: the copy, which does not change.
+    n_tags: how many of its columns were trained; columns of labels added since come after them.
     """
 
     model: Model[list[Doc], list[Floats2d]]
     n_tags: int
 
     def probabilities(self, docs: Sequence[Doc]) -> Floats2d:
-        """Return the probabilities of its tags, (n_tokens of all Docs, n_tags); NaN where the model has no scores."""
+        """Return the probabilities of its tags, (n_tokens of all Docs, n_tags); NaN for tokens without scores."""
         ops = self.model.ops
         Y = ops.xp.concatenate(self.model.predict(list(docs)))[:, : self.n_tags]
         return ops.softmax(Y)
@@ -41,12 +40,11 @@ class Teacher:
 
 @dataclass
 class Rehearsal:
-    """Where training began, which says whether there is anything to rehearse.
+    """How training began, which decides whether there is anything to rehearse.
 
-    n_trained: so many tags, the first ones, have been trained. learns_labels: whether labels that are new are added as they
-        come up: where the component was loaded, not initialized. annotated: the labels that the training data annotates, as
-        far as they are known. has_updated: whether there has been an update since. teacher: the model as it was, if it is
-        to be rehearsed.
+    n_trained: how many tags, the first ones, have been trained. learns_labels: whether new labels are added as they come up,
+        as in a component that was loaded, not initialized. annotated: the labels that the training data is known to
+        annotate. has_updated: whether there has been an update since. teacher: the model to rehearse, if there is one.
     """
 
     n_trained: int = 0
@@ -56,19 +54,19 @@ class Rehearsal:
     teacher: Teacher | None = None
 
     def take_teacher(self, model: Model[list[Doc], list[Floats2d]]) -> None:
-        """Keep a copy of the model as the teacher, unless there is one, or nothing was trained."""
+        """Keep a copy of the model as the teacher, unless there is a teacher already or nothing was trained."""
         if self.teacher is None and self.n_trained:
             self.teacher = Teacher(copy.deepcopy(model), self.n_trained)
 
     def resumed(self, model: Model[list[Doc], list[Floats2d]], *, n_tags: int) -> "Rehearsal":
-        """Return the state in which `Language.resume_training` begins: with a copy of the model of so many tags."""
+        """Return the state in which `Language.resume_training` begins; model: a copy of the one with `n_tags` tags."""
         n_trained = n_tags if self.has_updated else self.n_trained
         can_teach = n_trained and not is_shared(model)
         return Rehearsal(n_trained, self.learns_labels, teacher=Teacher(model, n_trained) if can_teach else None)
 
 
 def is_shared(model: Model) -> bool:
-    """Whether the model listens to another component, which changes in training too, so that a copy is no teacher."""
+    """Return whether the model listens to another component, which also changes in training: a copy is no teacher then."""
     return any(hasattr(node, "upstream_name") for node in model.walk())
 
 
@@ -90,16 +88,15 @@ def check_can_rehearse(name: str, model: Model, transitions: Any) -> None:
 def distil(
     ops: Any, Y: Floats2d, P: Floats2d, truth: Ints1d, is_kept: Any, tag_set: TagSet, annotated: set[str]
 ) -> tuple[Any, Floats2d, int]:
-    """Hold the student's scores against what teacher and annotation say of the tokens that are in no annotated entity.
+    """Compare the student with the teacher, for the tokens that are in no annotated entity.
 
-    A token annotated `O` is to have the teacher's probabilities, with those of annotated labels moved to `O`, and none of
-    a new label. A token without annotation is to share out among the teacher's tags as the teacher does what it gives to
-    them together, whatever that is.
+    The target for a token annotated `O` is the teacher's probabilities, with those of annotated labels moved to `O`, and
+    zero for new labels. For a token without annotation only the proportions among the teacher's tags are compared.
 
     ops: Thinc's operations for the device of the arrays.
-    Y: the student's scores, (n_tokens, n_tags). P: the teacher's probabilities, (n_tokens, n_old), over the first tags.
-    truth: (n_tokens,), numbers of tags, `MISSING` where there is no annotation. is_kept: (n_tokens,), False for those
-        without scores.
+    Y: the student's scores, (n_tokens, n_tags). P: the teacher's probabilities, (n_tokens, n_old), for the first tags.
+    truth: (n_tokens,), indices of tags, `MISSING` if there is no annotation. is_kept: (n_tokens,), False for tokens without
+        scores.
     tag_set: the student's tags. annotated: the labels that the data annotates.
     Returns the Kullback-Leibler divergence, summed over these tokens, on the device of the arrays; its gradient with respect
     to Y; and the number of these tokens.
@@ -113,7 +110,7 @@ def distil(
     Q[:, :n_old] = P[outside]
     is_annotated = [tag != OUTSIDE and split_tag(tag)[1] in annotated for tag in tag_set.tags[:n_old]]
     if any(is_annotated):
-        columns = xp.asarray([i for i, found in enumerate(is_annotated) if found])
+        columns = xp.asarray([i for i, is_one in enumerate(is_annotated) if is_one])
         Q[:, tag_set.outside] += Q[:, columns].sum(axis=1)
         Q[:, columns] = 0.0
     loss, dY[outside] = _divergence(ops, Y[outside], Q)
@@ -135,17 +132,17 @@ def _divergence(ops: Any, Y: Floats2d, Q: Floats2d) -> tuple[Any, Floats2d]:
 
 
 def make_rehearse(component: str = "bert_ner", weight: float = 1.0) -> Callable[[Language], Language]:
-    """Make a callback for `[initialize.before_init]`: it sets `rehearse` of a component that comes from a pipeline.
+    """Make a callback for `[initialize.before_init]` that sets `rehearse` of a component sourced from another pipeline.
 
     In a config file a component with a `source` has no settings of its own.
 
-    component: its name. weight: what to set `rehearse` to.
+    component: its name. weight: the value of `rehearse`.
     """
 
     def set_rehearse(nlp: Language) -> Language:
         pipe = nlp.get_pipe(component)
         if not hasattr(pipe, "set_rehearse"):
-            raise ValueError(f"component: {component!r} is no bert_ner component")
+            raise ValueError(f"component: {component!r} is not a bert_ner component")
         pipe.set_rehearse(weight)
         return nlp
 

@@ -1,6 +1,6 @@
-"""Entities in a group of `doc.spans`, in the place of `doc.ents`: to learn from, and to write.
+"""Entities in a group of `doc.spans` instead of `doc.ents`: learning from them, and writing them.
 
-To learn from, a group counts as the entity annotation of its document, so that all the rest is as with `doc.ents`.
+For training, the group is copied to the entities of a new reference, so that the rest is the same as with `doc.ents`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,28 +12,29 @@ from spacy.util import filter_spans
 
 
 def validate_spans_key(key: str | None) -> str | None:
-    """Return `key`; raise ValueError where it is not None or a string that is not blank."""
+    """Return `key`; raise ValueError if it is not None or a string that is not blank."""
     if key is not None and (not isinstance(key, str) or not key.strip()):
-        raise ValueError(f"spans_key: {key!r} is no key of doc.spans; allowed are null, for doc.ents, and a name")
+        raise ValueError(f"spans_key: {key!r} is not a key of doc.spans; allowed are null, for doc.ents, and a name")
     return key
 
 
 def annotated_entities(doc: Doc, key: str | None) -> Iterable[Span]:
-    """Return the spans of a group of `doc.spans`, none where it has no such group; `doc.ents` without a key."""
+    """Return the spans of a group of `doc.spans`, none if there is no such group; `doc.ents` if the key is None."""
     return doc.ents if key is None else doc.spans.get(key, ())
 
 
 def with_group_as_entities(example: Example, key: str) -> tuple[Example, list[Span]]:
-    """Return the example with the spans of a group of its reference as the entities there.
+    """Return the example with the spans of a group of its reference as the entities of the reference.
 
-    Tags can hold no overlap. Of spans that overlap the longest is kept, the first of equally long ones; the other tokens of
-    those left out count as not annotated, since they are known to be no `O`. So do all tokens where there is no such group.
+    Tags cannot express overlapping spans. Of spans that overlap, the longest is kept, or the first of equally long ones; the
+    other tokens of the spans left out become missing annotation, since they are not outside either. Without such a group all
+    tokens do.
 
-    example: an example, which stays as it is. key: the key in `doc.spans`.
+    example: the example, which does not change. key: the key in `doc.spans`.
     Returns the new example, and the spans that were left out.
     """
     doc = example.reference
-    reference = Doc(  # not copied with all it has: it is thrown away at once
+    reference = Doc(  # a full copy would take longer
         doc.vocab,
         words=[token.text for token in doc],
         spaces=[bool(token.whitespace_) for token in doc],
@@ -44,7 +45,7 @@ def with_group_as_entities(example: Example, key: str) -> tuple[Example, list[Sp
     spans = [Span(reference, s.start, s.end, label=s.label_) for s in doc.spans[key] if len(s)]
     kept = filter_spans(spans)
     inside = {i for span in kept for i in range(span.start, span.end)}
-    # The same span twice is kept once, and nothing is lost
+    # Of duplicate spans one is kept, and nothing is lost
     known = set(map(_identity, kept))
     left_out = [span for span in spans if _identity(span) not in known]
     beside = {i for span in left_out for i in range(span.start, span.end)} - inside
@@ -56,8 +57,8 @@ def write_group(doc: Doc, key: str, scores: Mapping[tuple[int, int, str], float]
     """Write entities to a group of `doc.spans`, with their scores in its `attrs["scores"]`, as spaCy's spancat does.
 
     scores: the entities, (first token, last token + 1, label) each, and their scores.
-    overwrite: whether to take the place of what is in the group already. If not, it stays before the new ones, with its
-        scores, NaN where it has none; a span that is found again gets its new score.
+    overwrite: whether to replace the spans of the group. If not, they stay before the new ones, with their scores, NaN for
+        spans without one; a span that is predicted again gets its new score.
     """
     spans, old, attrs = [], [], {}
     if not overwrite and key in doc.spans:

@@ -154,7 +154,7 @@ class TagSet:
 
     legal: (n_tags, n_tags), True where the column's tag may follow the row's.
     legal_start, legal_end: (n_tags,), True where a sequence may start or end with the tag.
-    continues: (n_tags, n_tags), True where the column's tag goes on with the entity of the row's tag.
+    continues: (n_tags, n_tags), True where the column's tag continues the entity of the row's tag.
     """
 
     def __init__(self, tags: Sequence[str], scheme: str) -> None:
@@ -202,15 +202,17 @@ class TagSet:
         return tuple(dict.fromkeys(split_tag(tag)[1] for tag in self.tags if tag != OUTSIDE))
 
     def encode(self, biluo: Sequence[str | None], is_kept: Bools1d | None = None) -> tuple[Ints1d, set[str]]:
-        """Turn the BILUO tags of one Doc, as spaCy's `Example.get_aligned_ner` gives them, into the numbers of this set.
+        """Turn the BILUO tags of one Doc, as spaCy's `Example.get_aligned_ner` returns them, into indices of this set.
 
-        biluo: a tag a token; None where the annotation is missing.
-        is_kept: (n_tokens,), False for tokens that are left out when tags are decoded; None for none. The others are
-            numbered as if those were not there, so that what is learnt is what decoding can give.
-        Returns the numbers, (n_tokens,), `MISSING` where there is no annotation or the token is left out, and the
-        labels that this set does not know: their tokens are `MISSING` too, since they are known to be no `O`.
+        biluo: one tag per token; None if the annotation is missing.
+        is_kept: (n_tokens,), False for tokens that are left out in decoding; None if all are kept. The others are tagged as
+            if those were not there, so that what is learned can be predicted.
+        Returns the indices, (n_tokens,), `MISSING` for tokens that have no annotation or are left out, and the labels that
+        this set does not have: their tokens are `MISSING` too, since they are not outside.
         """
-        entities: list[tuple[int, str]] = []  # number of the entity and label of each token; no label outside
+        entities: list[
+            tuple[int, str]
+        ] = []  # for each token, the index of its entity and its label; no label if outside
         n_entities = 0
         for tag in biluo:
             prefix, label = split_tag(tag) if tag not in (None, "-") else ("", "")
@@ -247,18 +249,18 @@ class TagSet:
         return ids, unknown
 
     def spans(self, tags: Ints1d, is_start: Bools1d) -> list[tuple[int, int, str]]:
-        """Read the entities off a legal tag sequence: (first token, last token + 1, label) each, in order.
+        """Return the entities of a legal tag sequence: (first token, last token + 1, label) each, in order.
 
-        tags: (n_tokens,) numbers of tags; is_start: (n_tokens,), True where a new segment starts.
+        tags: (n_tokens,), indices of tags. is_start: (n_tokens,), True where a new segment starts.
         """
         if not len(tags):
             return []
         inside = tags != self.outside
-        goes_on = np.zeros(len(tags), dtype=bool)
-        goes_on[1:] = self.continues[tags[:-1], tags[1:]] & ~is_start[1:]
-        starts = np.flatnonzero(inside & ~goes_on)
-        # An entity ends where the next token does not go on with it
-        ends = np.flatnonzero(inside & ~np.append(goes_on[1:], False)) + 1
+        is_continued = np.zeros(len(tags), dtype=bool)
+        is_continued[1:] = self.continues[tags[:-1], tags[1:]] & ~is_start[1:]
+        starts = np.flatnonzero(inside & ~is_continued)
+        # An entity ends where the next token does not continue it
+        ends = np.flatnonzero(inside & ~np.append(is_continued[1:], False)) + 1
         return [
             (int(start), int(end), split_tag(self.tags[tags[start]])[1])
             for start, end in zip(starts, ends, strict=True)

@@ -498,7 +498,7 @@ def test_settings_of_the_configuration(nlp, checkpoint):
     assert encoder.embeddings.dropout.p == 0.1
     other = spacy.blank("en")
     other.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert")), "transformer_config": {"no": 1}}})
-    with pytest.raises(ValueError, match=r"transformer_config: \['no'\] are no settings of a BertConfig"):
+    with pytest.raises(ValueError, match=r"transformer_config: \['no'\] are not settings of a BertConfig"):
         other.initialize(lambda: make_examples(other))
 
 
@@ -526,7 +526,7 @@ def test_weights_that_are_not_whole(nlp, tmp_path):
     weights = load_file(folder / "model.safetensors")
     weights.pop("encoder.layer.1.output.dense.weight")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"not whole: missing \['encoder.layer.1.output.dense.weight'\]"):
+    with pytest.raises(ValueError, match=r"are incomplete: missing \['encoder.layer.1.output.dense.weight'\]"):
         initialize_with(nlp, folder)
 
 

@@ -212,7 +212,7 @@ def test_placeholders_and_a_mapping_in_the_config(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ({"0": "O", "1": "B-X"}, r"has not the 2 rows that id2label names; .* must name each of its rows"),
+        ({"0": "O", "1": "B-X"}, r"does not have the 2 rows that id2label names; .* must name each of its rows"),
         ({"0": "O", "1": "B-X", "2": "I-X", "3": "I-X", "4": "B-Y"}, "a name of its own"),
         ({"O": 0, "B-X": 1}, "a name of its own"),
         ({"1": "O", "2": "B-X"}, "from 0 on"),
@@ -229,7 +229,7 @@ def test_a_configuration_without_names(checkpoint, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     del config["id2label"], config["label2id"]
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="has not the 2 rows that id2label names"):
+    with pytest.raises(ValueError, match="does not have the 2 rows that id2label names"):
         start(folder)
     _, ner = start(folder, model={"transformer_config": {"id2label": BIO}})
     assert list(ner.tag_set.tags) == BIO
@@ -244,7 +244,7 @@ def test_a_pipeline_keeps_its_scheme(name, checkpoint, tmp_path):
         again = other.get_pipe("bert_ner")
         assert again.cfg == ner.cfg and again.tag_set.scheme == ner.tag_set.scheme
     assert loaded.config["components"]["bert_ner"]["scheme"] is None
-    with pytest.raises(ValueError, match="scheme: 'BIO' is set, what is loaded was trained with"):
+    with pytest.raises(ValueError, match="scheme: 'BIO' is set, but the saved model was trained with"):
         spacy.load(tmp_path, config={"components": {"bert_ner": {"scheme": "BIO"}}})
 
 

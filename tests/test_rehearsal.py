@@ -226,7 +226,7 @@ def test_spacy_train_sets_it_for_a_sourced_component(trained, tmp_path):
     config["initialize"]["before_init"]["component"] = "ner"
     config["components"]["ner"] = {"factory": "ner"}
     config["nlp"]["pipeline"] = ["bert_ner", "ner"]
-    with pytest.raises(ValueError, match="component: 'ner' is no bert_ner component"):
+    with pytest.raises(ValueError, match="component: 'ner' is not a bert_ner component"):
         init_nlp(config)
 
 

@@ -233,7 +233,7 @@ def test_a_foreign_extension(arguments, message, nlp, no_extensions):
     Span.set_extension("score", **arguments)
     before = Span.get_extension("score")
     with pytest.raises(
-        ValueError, match=f"is registered by other code already: {message}. Register that under another"
+        ValueError, match=f"is already registered by other code: {message}. Register that one under another"
     ):
         nlp.add_pipe("bert_ner")
     assert Span.get_extension("score") == before and nlp.pipe_names == []
@@ -298,7 +298,7 @@ def test_a_threshold_by_label(trained, folder, tmp_path):
         ({"threshold": {"PER": 2}}, "threshold: 2.* for 'PER' is not a number from 0 to 1; allowed are null, one, or"),
         ({"temperature": 0.0}, "temperature: 0.0 is not a number above 0"),
         ({"temperature": -1.0}, "temperature: -1.0 is not"),
-        ({"spans_key": " "}, "spans_key: ' ' is no key of doc.spans"),
+        ({"spans_key": " "}, "spans_key: ' ' is not a key of doc.spans"),
     ],
 )
 def test_bad_settings(config, message, nlp):

@@ -55,11 +55,11 @@ def test_every_kind_is_counted_and_named(nlp, checkpoint):
     assert lines[0] == "bert_ner: of 10 documents with 7 entities to learn from:"
     assert lines[1:] == [
         "- documents without entity annotation, 1: document 2 ('never annotated words ')",
-        "- documents with tokens of missing annotation, learnt as far as it goes, 1: document 4 ('Sela won ')",
+        "- documents with tokens without annotation, of which the other tokens are learned, 1: document 4 ('Sela won ')",
         "- entities whose ends do not fall on those of the pipeline's tokens, 1: LOC 'York' in document 10",
         f"- entities of tokens that have no word pieces, 1: PER {no_row!r} in document 6",
         "- entities of labels that the component does not have, 1: RIVER 'Elbe' in document 9",
-        "- documents with the words of an earlier one and other entities, which are all learnt, 1: "
+        "- documents with the words of an earlier one but other entities; both are learned, 1: "
         "document 7 ('Maria Kolb lives here ')",
     ]
     # and not once more in training

@@ -1,7 +1,6 @@
-"""The architectures: Thinc models from Docs to one row of tag scores a token.
+"""The architecture with its own encoder: a Thinc model from Docs to one row of tag scores per token.
 
-A row of -inf stands for a token that there is nothing to say of: one without word pieces, or of whitespace and control
-characters alone.
+A row of -inf marks a token that is not tagged: it has no word pieces, or only whitespace and control characters.
 """
 
 import copy
@@ -21,19 +20,18 @@ if TYPE_CHECKING:
     from .encoding import EncodedDocs, PieceEncoder
     from .torch_shim import EncoderShim
 
-# Padded pieces in a batch, for torch on its devices and for ONNX Runtime. On a CPU small batches stay in its caches; a GPU
-# wants to be filled.
+# Pieces in a batch, padding included. Small batches stay in the caches of a CPU; a GPU needs large ones.
 DEFAULT_BATCH_PIECES = {"cpu": 1024, "cuda": 16384, "onnx": 512}
-# What a pass through the encoder costs beside its pieces, in pieces (bench/results)
+# The constant cost of a pass through the encoder, in pieces (bench/results)
 BATCH_OVERHEAD = {"cpu": 40, "cuda": 1024, "onnx": 20}
 RUNTIMES = ("torch", "onnx")
 
 
 class FolderModel(Model):
-    """A Thinc model of which the files of its one shim are saved and nothing else.
+    """A Thinc model that saves the files of its one shim and nothing else.
 
-    On disk that is a folder as Hugging Face lays it out; Thinc's own msgpack file would hold the weights in memory twice
-    more. Settings are not saved with the weights: they come from the pipeline's config, where they can be overridden.
+    On disk they are a folder in Hugging Face's layout; Thinc's own msgpack file would need memory for two more copies of the
+    weights. Settings are not saved with the weights: they are in the pipeline's config, where they can be overridden.
     """
 
     def to_disk(self, path: Path | str) -> None:
@@ -55,7 +53,7 @@ class FolderModel(Model):
         return self.loaded()
 
     def loaded(self) -> "FolderModel":
-        """Take over the number of tags, and check the settings against the encoder; return the model itself."""
+        """Set the number of tags, and check the settings against the encoder; return the model itself."""
         if _shim(self).is_loaded:
             if self.attrs["crf"]:
                 _shim(self).add_transitions()
@@ -64,7 +62,7 @@ class FolderModel(Model):
         return self
 
     def copy(self) -> "FolderModel":
-        """Return a copy, weights and all."""
+        """Return a copy, including the weights."""
         return copy.deepcopy(self)
 
 
@@ -89,28 +87,29 @@ def BertTokenClassifier(
     """A transformers encoder with a linear head over the first piece of each word (Devlin et al. 2019, section 5.3).
 
     name: hub name or folder of the checkpoint, as for `from_pretrained`; read by `initialize`, not needed afterwards.
-    window: most pieces that the encoder sees at once, special pieces included.
-    stride: pieces from the start of one window to the start of the next; the rest of the window is overlap.
-    max_batch_pieces: most pieces in one pass through the encoder, padding included; None for the device's default.
-    mixed_precision: "bf16" or "fp16" for matrix products in that type under autocast; False for float32. A device
-        that lacks the type computes in float32, with a warning in training.
-    orthography: whether to add an embedding of what each word looks like; None for on where the tokenizer lower-cases.
-    document_context: whether the encoder sees the sentences around; if not, each sentence by itself, where the Doc
-        knows its sentences.
+    window: maximum number of pieces that the encoder sees at once, special pieces included.
+    stride: number of pieces from the start of one window to the start of the next; the rest of a window is overlap.
+    max_batch_pieces: maximum number of pieces in one pass through the encoder, padding included; None for the device's
+        default.
+    mixed_precision: "bf16" or "fp16" for matrix products in that type under autocast; False for float32. A device that does
+        not have the type uses float32, with a warning in training.
+    orthography: whether to add an embedding of the shape of each word (capitals, digits); None for yes if the tokenizer
+        lower-cases.
+    document_context: whether the encoder sees the sentences around a sentence; if not, it sees each sentence alone, provided
+        that the Doc has sentence boundaries.
     crf: whether to learn scores of transitions between tags too, a conditional random field (Lafferty et al. 2001).
-    head_learn_rate: factor on the learning rate for what is new: the head, transitions and the orthography embedding.
+    head_learn_rate: factor on the learning rate of the new parameters: head, transitions and orthography embedding.
     layer_decay: factor on the learning rate from each layer of the encoder to the one below, above 0 and at most 1.
-    freeze_embeddings: whether the encoder's embeddings are left as they are in training.
-    freeze_layers: so many of the encoder's layers, from the lowest, are left as they are in training.
-    gradient_checkpointing: whether training computes each layer again in the backward pass, for less memory; has no
-        effect at a dropout of 0.0, where the encoder stays in evaluation mode.
-    transformer_config: settings to change in the checkpoint's configuration, dropout rates for instance.
-    runtime: what computes: "torch", or "onnx" in a trained pipeline that `export.onnx.to_onnx` converted. ONNX Runtime
-        predicts only, on the CPU, in the arithmetic that the model was converted to.
-
+    freeze_embeddings: whether the encoder's embeddings do not change in training.
+    freeze_layers: number of layers of the encoder, from the lowest, that do not change in training.
+    gradient_checkpointing: whether the backward pass computes each layer again, which takes less memory; no effect at a
+        dropout of 0.0, where the encoder stays in evaluation mode.
+    transformer_config: values to change in the checkpoint's configuration, dropout rates for instance.
+    runtime: "torch", or "onnx" in a trained pipeline that `export.onnx.to_onnx` converted. ONNX Runtime only predicts, on
+        the CPU, in the precision that the model was converted to.
     revision: branch, tag or commit of the checkpoint on the hub; None for its main branch.
 
-    Returns a model from Docs to rows of tag scores, (n_tokens, n_tags) a Doc.
+    Returns a model from Docs to tag scores, (n_tokens, n_tags) per Doc.
     Raises ValueError for settings that cannot work.
     """
     if window < 3:
@@ -170,7 +169,7 @@ def BertTokenClassifier(
 def forward(
     model: Model[list[Doc], list[Floats2d]], docs: Sequence[Doc], is_train: bool
 ) -> tuple[list[Floats2d], Callable]:
-    """Score the tags of every token; in training, keep the activations of no more pieces than a batch may have."""
+    """Score the tags of every token; in training, keep the activations of at most as many pieces as a batch may have."""
     shim, ops = _shim(model), model.ops
     lengths = [len(doc) for doc in docs]
     budget, overhead = _budget(model)
@@ -199,19 +198,19 @@ def predict_scores(model: Model, docs: Sequence[Doc]) -> NDArray[np.float32]:
 
 
 def init(model: Model[list[Doc], list[Floats2d]], X: Any = None, Y: Any = None) -> None:
-    """Load the checkpoint, unless `load_checkpoint` did, and give the head a row for each tag (dimension nO)."""
+    """Load the checkpoint, unless it is loaded, and set the number of rows of the head to that of the tags (nO)."""
     shim = _shim(model)
     if not shim.is_loaded:
         load_checkpoint(model)
     if not model.has_dim("nO"):
-        raise ValueError("The number of tags is not known: set the model's dimension nO before it is initialized")
+        raise ValueError("The number of tags is unknown: set the model's dimension nO before it is initialized")
     shim.resize(model.get_dim("nO"))
 
 
 def load_checkpoint(model: Model) -> list[str] | None:
-    """Load the checkpoint `name`; return the names of its head's rows in their order, None without a head.
+    """Load the checkpoint `name`; return the names of the rows of its head in order, None without a head.
 
-    Raises ValueError where there is no such checkpoint, or where it does not go with the settings.
+    Raises ValueError if there is no such checkpoint, or if the settings do not fit it.
     """
     shim = _shim(model)
     shim.load_checkpoint(model.attrs["name"], model.attrs["orthography"], model.attrs["revision"])
@@ -222,7 +221,7 @@ def load_checkpoint(model: Model) -> list[str] | None:
 
 
 def resize(model: Model, n_tags: int) -> None:
-    """Give the head `n_tags` rows, keeping those it has."""
+    """Set the number of rows of the head, keeping the rows that it has."""
     if _shim(model).is_loaded:
         _shim(model).resize(n_tags)
     model.set_dim("nO", n_tags, force=True)
@@ -234,14 +233,14 @@ def group(model: Model, docs: Sequence[Doc]) -> list[tuple[list[int], "EncodedDo
 
 
 def add_labelled(model: Model, n: int) -> None:
-    """Note that the gradient holds `n` more labelled tokens: the step divides it by their number."""
+    """Note that `n` more labelled tokens have been added to the gradient; the step divides it by their number."""
     _shim(model).add_labelled(n)
 
 
 def transitions(model: Model) -> NDArray[np.float32] | None:
-    """The scores of transitions (see `decoding.Lattice.of`); None without the setting `crf`.
+    """Return the scores of transitions (see `decoding.Lattice.of`); None without the setting `crf`.
 
-    Raises ValueError where the model has learnt some, and is not to have them.
+    Raises ValueError if the model was trained with transitions but `crf` is False.
     """
     found = _shim(model).transitions if _shim(model).is_loaded else None
     if found is not None and not model.attrs["crf"]:
@@ -260,12 +259,12 @@ def has_rows(model: Model, doc: Doc) -> NDArray[np.bool_]:
 
 
 def is_on_gpu(model: Model) -> bool:
-    """Say whether a GPU computes, which a forked process cannot use."""
+    """Return whether a GPU computes; a forked process cannot use it."""
     return _shim(model).is_loaded and _shim(model).kind == "cuda"
 
 
 def cut_words(model: Model, doc: Doc) -> list[int]:
-    """Return the places of the words longer than a window, of which the encoder sees the first pieces alone."""
+    """Return the positions of the words that are longer than a window, of which the encoder sees only the first pieces."""
     return _pieces(model).cut_words(doc)
 
 
@@ -310,7 +309,7 @@ def _pieces(model: Model) -> "PieceEncoder":
 
 
 def _budget(model: Model) -> tuple[int, int]:
-    """Return the most pieces in a batch, and what a batch costs beside them."""
+    """Return the maximum number of pieces in a batch, and the constant cost of a batch in pieces."""
     budget, kind = model.attrs["max_batch_pieces"], _shim(model).kind
     if budget is None:
         budget = max(DEFAULT_BATCH_PIECES[kind], model.attrs["window"])

@@ -1,6 +1,6 @@
 """Reading checkpoints: encoder, tokenizer and token-classification head from a hub name or a folder, through transformers.
 
-Nothing here runs code that comes with a checkpoint: `trust_remote_code` is off (left alone, transformers asks the user).
+Code that comes with a checkpoint is never run: `trust_remote_code` is off (by default, transformers asks the user).
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from ..files import CheckpointError
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' reports and progress bars: what matters of them is raised as an error here."""
+    """Silence transformers' reports and progress bars; what matters in them is raised as an error."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -34,12 +34,12 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-# Classes of models with a head that was trained for another task than to predict words
+# Suffixes of model classes with a head for another task than predicting words
 OTHER_TASKS = ("ForSequenceClassification", "ForQuestionAnswering", "ForMultipleChoice", "ForNextSentencePrediction")
 
 
 def _arguments(is_saved: bool, revision: str | None = None) -> dict[str, Any]:
-    """What every `from_pretrained` is called with; a saved pipeline needs no hub."""
+    """Return the arguments of every `from_pretrained`; a saved pipeline needs no hub."""
     arguments: dict[str, Any] = {"trust_remote_code": False}
     if is_saved:
         arguments["local_files_only"] = True
@@ -49,7 +49,7 @@ def _arguments(is_saved: bool, revision: str | None = None) -> dict[str, Any]:
 
 
 def load_tokenizer(name: str, *, is_saved: bool = False, revision: str | None = None) -> Any:
-    """Load the fast tokenizer of a checkpoint; raises CheckpointError where there is none.
+    """Load the fast tokenizer of a checkpoint; raises CheckpointError if there is none.
 
     is_saved: whether it is the model folder of a saved pipeline.
     revision: branch, tag or commit of the hub; None for its main branch.
@@ -61,15 +61,15 @@ def load_tokenizer(name: str, *, is_saved: bool = False, revision: str | None = 
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, **arguments)
             if is_byte_level_without_prefix(tokenizer):
-                # Words are given one by one; inside a text each would follow a space
+                # Words are tokenized one by one; inside a text each would follow a space
                 tokenizer = AutoTokenizer.from_pretrained(name, add_prefix_space=True, **arguments)
-                if is_byte_level_without_prefix(tokenizer):  # generic classes of transformers 5 do not take it
+                if is_byte_level_without_prefix(tokenizer):  # generic classes of transformers 5 ignore it
                     add_prefix_space(tokenizer)
         except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as err:
             raise CheckpointError(missing_message(name, "tokenizer", err, revision)) from err
     if not tokenizer.is_fast:
         raise CheckpointError(
-            f"name: the tokenizer of {name!r} ({type(tokenizer).__name__}) is a slow one, which has no map from words to "
+            f"name: the tokenizer of {name!r} ({type(tokenizer).__name__}) is a slow one, which does not map words to "
             "pieces; convert it with transformers.convert_slow_tokenizer or choose a checkpoint with a tokenizer.json"
         )
     return tokenizer
@@ -78,11 +78,10 @@ def load_tokenizer(name: str, *, is_saved: bool = False, revision: str | None = 
 def load_encoder(
     name: str, *, is_saved: bool = False, overrides: dict[str, Any] | None = None, revision: str | None = None
 ) -> tuple[nn.Module, nn.Linear | None, list[str] | None]:
-    """Load the encoder of a checkpoint and, where it has one, its token-classification head.
+    """Load the encoder of a checkpoint and, if it has one, its token-classification head.
 
-    is_saved: whether it is the model folder of a saved pipeline: no head is looked for, and safetensors are a must.
-    overrides: settings to change in the checkpoint's configuration; among them may be `id2label`, the names of the
-        head's rows.
+    is_saved: whether it is the model folder of a saved pipeline; then no head is looked for, and safetensors are required.
+    overrides: values to change in the checkpoint's configuration; `id2label` may be one, the names of the head's rows.
     revision: branch, tag or commit of the hub; None for its main branch.
     Returns encoder, head and the names of the head's rows in order; the last two are None without a head.
     Raises CheckpointError, for a head of another task too.
@@ -98,7 +97,7 @@ def load_encoder(
             unknown = {key: value for key, value in unknown.items() if key not in arguments}
             if unknown:
                 raise CheckpointError(
-                    f"transformer_config: {sorted(unknown)} are no settings of a {type(config).__name__}, the "
+                    f"transformer_config: {sorted(unknown)} are not settings of a {type(config).__name__}, the "
                     f"configuration of {name!r}; allowed are its attributes"
                 )
             has_head = not is_saved and any(a.endswith("ForTokenClassification") for a in config.architectures or [])
@@ -106,8 +105,8 @@ def load_encoder(
             if other and not is_saved and not has_head:
                 raise CheckpointError(
                     f"name: the head of {name!r} ({other[0]}) is for another task than tagging words; choose a checkpoint "
-                    "for token classification, or the encoder that it was made from. To start from its encoder all the "
-                    "same, save that alone, with its tokenizer: transformers.AutoModel.from_pretrained(…).save_pretrained(…)"
+                    "for token classification, or the encoder that it was made from. To start from its encoder anyway, "
+                    "save that alone, with its tokenizer: transformers.AutoModel.from_pretrained(…).save_pretrained(…)"
                 )
             if has_head and names is not None:
                 config.id2label = _checked_names(names)
@@ -116,7 +115,7 @@ def load_encoder(
                 {"use_safetensors": True} if is_saved else {}
             )
             if has_head:
-                # What does not fit is in `info`
+                # What does not fit is listed in `info`
                 model, info = AutoModelForTokenClassification.from_pretrained(
                     name, ignore_mismatched_sizes=True, **arguments
                 )
@@ -124,23 +123,23 @@ def load_encoder(
                 encoder_class = _encoder_class(config)
                 try:
                     model, info = encoder_class.from_pretrained(name, add_pooling_layer=False, **arguments)
-                except TypeError:  # encoders without a pooling layer do not know the argument
+                except TypeError:  # encoders without a pooling layer do not have the argument
                     model, info = encoder_class.from_pretrained(name, **arguments)
         except CheckpointError:
             raise
         except (OSError, ValueError, KeyError, RuntimeError, AttributeError, ImportError, SafetensorError) as err:
             raise CheckpointError(missing_message(name, "checkpoint", err, revision)) from err
     missing = sorted(info["missing_keys"])
-    # Names, or names with both shapes
+    # Names, or tuples of name and both shapes
     mismatched = sorted(found if isinstance(found, str) else found[0] for found in info["mismatched_keys"])
     if has_head and mismatched and all(key.startswith("classifier.") for key in mismatched):
         raise CheckpointError(
-            f"name: the head of {name!r} has not the {len(config.id2label)} rows that id2label names; transformer_config = "
-            '{"id2label": {"0": "O", "1": "B-PER", …}} must name each of its rows'
+            f"name: the head of {name!r} does not have the {len(config.id2label)} rows that id2label names; "
+            'transformer_config = {"id2label": {"0": "O", "1": "B-PER", …}} must name each of its rows'
         )
     if missing or mismatched:
         raise CheckpointError(
-            f"name: the weights of {name!r} are not whole: missing {missing[:5]}, of another shape {mismatched[:5]}"
+            f"name: the weights of {name!r} are incomplete: missing {missing[:5]}, of another shape {mismatched[:5]}"
         )
     model = model.float()
     if not has_head:
@@ -157,9 +156,9 @@ def load_encoder(
 
 
 def _checked_names(names: Any) -> dict[int, str]:
-    """Return the names of a head's rows by number; raise CheckpointError where they are not each another.
+    """Return the names of a head's rows by index; raise CheckpointError if they are incomplete or not distinct.
 
-    names: a map from number to name, or names in order; the keys of a config file are strings.
+    names: a map from index to name, or names in order; the keys in a config file are strings.
     """
     try:
         found = {int(i): str(name) for i, name in (names.items() if isinstance(names, dict) else enumerate(names))}
@@ -173,25 +172,25 @@ def _checked_names(names: Any) -> dict[int, str]:
 
 
 def _encoder_class(config: Any) -> Any:
-    """Return the class that AutoModel would take, or AutoModel itself where it has to choose.
+    """Return the class that AutoModel would use, or AutoModel itself if it has to choose.
 
-    AutoModel imports the configurations of all architectures, which takes longer than to load an encoder of usual size.
+    AutoModel imports the configurations of all architectures, which takes longer than loading a typical encoder.
     """
     from transformers import MODEL_MAPPING, AutoModel
 
     try:
         found = MODEL_MAPPING[type(config)]
     except KeyError:
-        return AutoModel  # has the error message
+        return AutoModel  # for its error message
     return AutoModel if isinstance(found, tuple) else found
 
 
 def missing_message(name: str, what: str, err: Exception, revision: str | None = None) -> str:
-    """Say what could not be loaded and what to do."""
+    """Return the message about a tokenizer or checkpoint that could not be loaded."""
     place = "folder" if Path(name).exists() else "hub name or folder"
     if revision is not None and place != "folder":
         place = f"revision {revision!r} of the {place}"
-    offline = " (HF_HUB_OFFLINE is set: only folders and what is cached can be had)" if _is_offline() else ""
+    offline = " (HF_HUB_OFFLINE is set: only folders and cached files are available)" if _is_offline() else ""
     first_line = (str(err).strip().splitlines() or [type(err).__name__])[0][:300]
     return f"name: no usable {what} at the {place} {name!r}{offline}: {first_line}"
 
@@ -201,7 +200,7 @@ def _is_offline() -> bool:
 
 
 def check_vocabulary(name: str, tokenizer: Any, encoder: Any) -> None:
-    """Raise CheckpointError where the tokenizer has pieces that the encoder has no embedding for."""
+    """Raise CheckpointError if the tokenizer has pieces that the encoder has no embedding for."""
     n_pieces, n_embeddings = len(tokenizer), encoder.get_input_embeddings().num_embeddings
     if n_pieces > n_embeddings:
         raise CheckpointError(
@@ -211,7 +210,7 @@ def check_vocabulary(name: str, tokenizer: Any, encoder: Any) -> None:
 
 
 def is_byte_level_without_prefix(tokenizer: Any) -> bool:
-    """Whether the tokenizer is byte-level and puts no space before a word."""
+    """Return whether the tokenizer is byte-level and puts no space before a word."""
     if not tokenizer.is_fast:
         return False
     state = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -227,19 +226,19 @@ def add_prefix_space(tokenizer: Any) -> None:
 
 
 def _byte_level_parts(state: dict[str, Any]) -> list[dict[str, Any]]:
-    """The byte-level parts of the pre-tokenizer in a tokenizer.json, which may be a sequence."""
+    """Return the byte-level parts of the pre-tokenizer, which may be a sequence, in a tokenizer.json."""
     node = state.get("pre_tokenizer") or {}
     return [part for part in node.get("pretokenizers", [node]) if part.get("type") == "ByteLevel"]
 
 
 def is_lower_casing(tokenizer: Any) -> bool:
-    """Whether the tokenizer turns upper case into lower case before it looks for pieces."""
+    """Return whether the tokenizer lower-cases words."""
     normalizer = tokenizer.backend_tokenizer.normalizer
     return normalizer is not None and "ab" in normalizer.normalize_str("Ab")
 
 
 def max_positions(encoder: Any) -> int | None:
-    """Return how many pieces the encoder has positions for; None where they are relative and have no end."""
+    """Return how many pieces the encoder has positions for; None if positions are relative and have no limit."""
     if getattr(encoder.config, "position_biased_input", True) is False:
         return None  # DeBERTa v2 and v3
     limit = getattr(encoder.config, "max_position_embeddings", None)

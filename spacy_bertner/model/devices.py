@@ -1,4 +1,4 @@
-"""Where torch computes: the device of Thinc's operations, what it can do, and whether it lacked memory."""
+"""The device that torch computes on: that of Thinc's operations; the types it supports; whether it ran out of memory."""
 
 import warnings
 
@@ -7,32 +7,32 @@ from thinc.api import CupyOps, MPSOps, get_current_ops
 
 
 def current_device() -> torch.device:
-    """Where Thinc's current operations are, for the weights: the CPU, or the current GPU.
+    """Return the device of Thinc's current operations, for the weights: the CPU, or the current GPU.
 
-    Raises ValueError where that is a GPU that torch cannot use.
+    Raises ValueError if that is a GPU that torch cannot use.
     """
     if isinstance(get_current_ops(), MPSOps):
         warnings.warn(
-            "bert_ner computes on the CPU: on Apple's GPU (mps) it has not been tested. To ask for the CPU, call "
-            "spacy.require_cpu() or give --gpu-id -1",
+            "bert_ner computes on the CPU: it has not been tested on Apple's GPU (mps). To choose the CPU, call "
+            "spacy.require_cpu() or use --gpu-id -1",
             stacklevel=2,
         )
     return current_gpu() if isinstance(get_current_ops(), CupyOps) else torch.device("cpu")
 
 
 def current_gpu() -> torch.device:
-    """The current GPU; raises ValueError where torch cannot use it."""
+    """Return the current GPU; raises ValueError if torch cannot use it."""
     if not torch.cuda.is_available():
-        built = f"was built for CUDA {torch.version.cuda}" if torch.version.cuda else "is a build for the CPU alone"
+        built = f"was built for CUDA {torch.version.cuda}" if torch.version.cuda else "is a build for the CPU only"
         raise ValueError(
             f"bert_ner: spaCy uses a GPU, which torch cannot: torch {torch.__version__} {built}. Install a build for the "
-            "CUDA that the driver supports (https://pytorch.org/get-started/locally), or do without GPU: --gpu-id -1"
+            "CUDA version that the driver supports (https://pytorch.org/get-started/locally), or use the CPU: --gpu-id -1"
         )
     return torch.device("cuda", torch.cuda.current_device())
 
 
 def supports(device: torch.device, dtype: torch.dtype) -> bool:
-    """Say whether the device computes in a type of 16 bits itself, and faster than in float32."""
+    """Return whether the device computes in a 16-bit type natively, which is faster than in float32."""
     if device.type == "cuda":
         return dtype is torch.float16 or torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu" and dtype is torch.bfloat16 and torch.backends.mkldnn.is_available():
@@ -41,6 +41,6 @@ def supports(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Say whether memory was lacking, of whatever library: torch has a class of error for its own allocator alone."""
-    lacks = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "can't allocate memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(lack in str(error) for lack in lacks)
+    """Return whether a library ran out of memory; torch has an error class for its own allocator only."""
+    messages = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(message in str(error) for message in messages)

@@ -1,9 +1,9 @@
 """Docs in, packed batches of word pieces out: words, pieces, windows, batches. NumPy only; nothing about labels.
 
-Each word is cut into pieces on its own, so that every piece belongs to one spaCy token. A Doc that has more pieces than a
-window holds is covered by overlapping windows; each token is owned by the window in which it has the most context, the rule
-of `_check_is_max_context` in Devlin et al.'s `run_squad.py`. The windows of all Docs are sorted by length and packed into
-batches of at most so many padded pieces.
+Each word is cut into pieces on its own, so that every piece belongs to one spaCy token. A Doc with more pieces than a window
+holds is covered by overlapping windows; each token is owned by the window in which it has the most context, the rule of
+`_check_is_max_context` in Devlin et al.'s `run_squad.py`. The windows of all Docs are sorted by length and packed into
+batches with a maximum number of pieces, padding included.
 """
 
 import unicodedata
@@ -21,17 +21,17 @@ from tokenizers import Tokenizer
 Ints1d = NDArray[np.int64]
 Ints2d = NDArray[np.int64]
 
-# What a name looks like, which uncased encoders do not see; numbered from 1, 0 is for special and padding pieces.
+# What a word looks like, which uncased encoders do not see; numbered from 1, since 0 is for special and padding pieces
 ORTHOGRAPHY = ("", "lower", "title", "upper", "initial", "mixed", "digit", "punct", "other", "blank")
 N_ORTHOGRAPHY = len(ORTHOGRAPHY)
 
 
 @dataclass(frozen=True)
 class Window:
-    """One stretch of a Doc's pieces that the encoder sees at once.
+    """Consecutive pieces of a Doc that the encoder sees at once.
 
-    start, end: the pieces it holds, counted in the Doc, without special pieces.
-    owned_start, owned_end: the tokens whose rows are taken from it, counted in the Doc.
+    start, end: its pieces, counted in the Doc, without special pieces.
+    owned_start, owned_end: the tokens whose scores are taken from it, counted in the Doc.
     """
 
     start: int
@@ -46,9 +46,9 @@ class Pieces:
 
     ids, orthography: (n_pieces,), the pieces and the orthographic class of the word of each.
     offsets: (n_tokens + 1,); the pieces of token i are those from offsets[i] to offsets[i + 1].
-    sent_starts: (n_tokens,), True where the Doc knows that a sentence starts.
-    has_row: (n_tokens,), True for tokens that have pieces and anything to see: what an entity can start and end with.
-    n_cut: words longer than a window, of which only the first pieces are kept.
+    sent_starts: (n_tokens,), True where a sentence is known to start.
+    has_row: (n_tokens,), True for tokens that have pieces and a visible character: those an entity can start and end with.
+    n_cut: number of words longer than a window, of which only the first pieces are kept.
     """
 
     ids: NDArray[np.int32]
@@ -61,11 +61,11 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows of about one length, padded to the longest.
+    """Windows of similar length, padded to the longest.
 
     input_ids, attention_mask, orthography: (n_windows, n_pieces).
-    first: (n_rows,), where the first piece of each owned token stands, counted over the flattened (n_windows * n_pieces).
-    rows: (n_rows,), the token that each belongs to, counted over all Docs together.
+    first: (n_rows,), the index of the first piece of each owned token, in the flattened (n_windows * n_pieces).
+    rows: (n_rows,), the index of that token, counted over all Docs.
     """
 
     input_ids: Ints2d
@@ -75,7 +75,7 @@ class Batch:
     rows: Ints1d
 
     def halves(self) -> list[tuple["Batch", Ints1d]]:
-        """Return both halves of the windows, each with the places of its rows among those of this batch."""
+        """Return both halves of the windows, each with the positions of its rows among those of this batch."""
         n_windows, n_pieces = self.input_ids.shape
         middle = n_windows // 2
         halves = []
@@ -93,12 +93,12 @@ class Batch:
 
 
 def is_blank(text: str) -> bool:
-    """Whether a word has nothing but whitespace, control and format characters."""
+    """Return whether a word has only whitespace, control and format characters."""
     return all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in text)
 
 
 def orthographic_class(vocab: Vocab, orth: int) -> int:
-    """Return the number in `ORTHOGRAPHY` of what the lexeme looks like, by spaCy's lexical attributes."""
+    """Return the index in `ORTHOGRAPHY` of what a lexeme looks like, by spaCy's lexical attributes."""
     lexeme = vocab[orth]
     if is_blank(lexeme.text):
         name = "blank"
@@ -120,7 +120,7 @@ def orthographic_class(vocab: Vocab, orth: int) -> int:
 
 
 class EncodedDocs(list[Doc]):
-    """Docs with their pieces and windows, so that these are made once for all that an update does with the Docs.
+    """Docs with their pieces and windows, so that an update makes these only once.
 
     pieces, windows: those of each Doc.
     """
@@ -130,21 +130,21 @@ class EncodedDocs(list[Doc]):
         self.pieces, self.windows = pieces, windows
 
     def select(self, places: Sequence[int]) -> "EncodedDocs":
-        """Return some of the Docs, by their positions."""
+        """Return the Docs at some positions."""
         docs, pieces, windows = ([part[i] for i in places] for part in (self, self.pieces, self.windows))
         return EncodedDocs(docs, pieces, windows)  # type: ignore[arg-type]
 
 
 class PieceEncoder:
-    """Words into pieces, Docs into windows and batches, with a cache of the pieces of each word.
+    """Turns words into pieces, and Docs into windows and batches, with a cache of the pieces of each word.
 
-    tokenizer: the tokenizer, as the library `tokenizers` has it.
+    tokenizer: a tokenizer of the library `tokenizers`.
     pad_id: the piece to pad with.
-    window: most pieces in a window, special pieces included.
-    stride: pieces from the start of one window to the start of the next.
-    document_context: whether windows run over the ends of sentences; if not, each sentence has windows of its own,
-        where the Doc knows its sentences.
-    max_cached: words kept in the cache; when it is full it starts afresh.
+    window: maximum number of pieces in a window, special pieces included.
+    stride: number of pieces from the start of one window to the start of the next.
+    document_context: whether windows cross sentence boundaries; if not, each sentence has windows of its own, provided that
+        the Doc has sentence boundaries.
+    max_cached: number of words in the cache; when it is full it is emptied.
     """
 
     def __init__(
@@ -173,8 +173,8 @@ class PieceEncoder:
                 f" of the tokenizer; allowed are {window - self.capacity + 1} and more"
             )
         self._max_cached = max_cached
-        # orth -> (piece ids, orthographic class, whether pieces were cut off). Replaced, never emptied, so that
-        # a thread which is reading an old one can finish.
+        # orth -> (piece ids, orthographic class, whether pieces were cut off). When full it is replaced, not cleared, since
+        # other threads may be reading it.
         self._cache: dict[int, tuple[tuple[int, ...], int, bool]] = {}
 
     def pieces(self, doc: Doc) -> Pieces:
@@ -189,16 +189,16 @@ class PieceEncoder:
                 cache[orth] = self._word(doc.vocab, orth)
             self._cache = cache
         words = [cache[orth] for orth in orths]
-        del orths, missing  # more than all that is returned
+        del orths, missing  # they take more memory than the result
         lengths = np.fromiter((len(ids) for ids, _, _ in words), dtype=np.int64, count=len(words))
         offsets = np.zeros(len(words) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
         ids = np.fromiter(chain.from_iterable(ids for ids, _, _ in words), dtype=np.int32, count=offsets[-1])
         classes = np.fromiter((cls for _, cls, _ in words), dtype=np.int8, count=len(words))
-        # 1 where a sentence starts, 0 where it is not known, -1 inside (as uint64 in the array)
+        # 1 at the start of a sentence, 0 if it is not known, -1 inside (as uint64 in the array)
         sent_starts = doc.to_array(SENT_START) == 1
         n_cut = sum(cut for _, _, cut in words)
-        # Byte-level tokenizers have pieces for whitespace too: context, but nothing to tag
+        # Byte-level tokenizers have pieces for whitespace too, which are context but not tagged
         has_row = (lengths > 0) & (classes != ORTHOGRAPHY.index("blank"))
         return Pieces(ids, np.repeat(classes, lengths), offsets, sent_starts, has_row, n_cut)
 
@@ -208,16 +208,16 @@ class PieceEncoder:
         return tuple(ids[: self.capacity]), orthographic_class(vocab, orth), len(ids) > self.capacity
 
     def cut_words(self, doc: Doc) -> list[int]:
-        """Return the places of the words longer than a window, of which only the first pieces are kept."""
+        """Return the positions of the words longer than a window, of which only the first pieces are kept."""
         if not self.pieces(doc).n_cut:
             return []
         return [token.i for token in doc if self._word(doc.vocab, token.orth)[2]]
 
     def windows(self, pieces: Pieces) -> list[Window]:
-        """Cover the pieces of a Doc with windows, cut between words, and where they are known between sentences.
+        """Cover the pieces of a Doc with windows, cut between words, and between sentences if these are known.
 
-        Returns the windows in order; every token is owned by exactly one, unless a Doc (without `document_context` a
-        sentence) has no pieces at all, and so no window.
+        Returns the windows in order. Every token is owned by exactly one, except in a Doc (without `document_context`, a
+        sentence) that has no pieces, and so no window.
         """
         if self.document_context:
             return self._cover(pieces)
@@ -263,13 +263,13 @@ class PieceEncoder:
         ]
 
     def _window_spans(self, pieces: Pieces) -> Iterator[tuple[int, int]]:
-        """Yield the first piece and the last + 1 of each window of a Doc that needs more than one."""
+        """Yield the first piece and the last + 1 of each window, for a Doc that needs more than one."""
         n_pieces = len(pieces.ids)
-        words = np.unique(pieces.offsets)  # where a window may be cut, the end included
+        words = np.unique(pieces.offsets)  # where a window may be cut, including the end
         sentences = np.unique(np.append(pieces.offsets[:-1][pieces.sent_starts], n_pieces))
 
         def last_cut(low: int, high: int) -> int:
-            """The last place to cut in (low, high], between sentences if there is one in its second half."""
+            """Return the last place to cut in (low, high], between sentences if one ends in its second half."""
             place = sentences[np.searchsorted(sentences, high, side="right") - 1] if sentences[0] <= high else low
             if place <= low + (high - low) // 2:
                 place = words[np.searchsorted(words, high, side="right") - 1]
@@ -286,7 +286,7 @@ class PieceEncoder:
             start = step if step > start else int(words[np.searchsorted(words, start, side="right")])
 
     def encoded(self, docs: Sequence[Doc]) -> EncodedDocs:
-        """Return the Docs with their pieces and windows; themselves if they have them already."""
+        """Return the Docs with their pieces and windows, or `docs` itself if it has them already."""
         if isinstance(docs, EncodedDocs):
             return docs
         pieces = [self.pieces(doc) for doc in docs]
@@ -295,7 +295,7 @@ class PieceEncoder:
     def encode(self, docs: Sequence[Doc], max_batch_pieces: int, overhead: int = 0) -> Iterator[Batch]:
         """Turn Docs into batches of at most `max_batch_pieces` pieces each, padding included (see `pack`).
 
-        Yields each batch as it is asked for: while a GPU computes one, the next is made.
+        Yields each batch on demand: while a GPU computes one, the next is made.
         """
         encoded = self.encoded(docs)
         windows = [(i, window) for i, of_doc in enumerate(encoded.windows) for window in of_doc]
@@ -349,24 +349,24 @@ def special_pieces(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ..
 def pack(
     widths: Sequence[int], budget: int, overhead: int = 0, n_windows: Sequence[int] | None = None
 ) -> list[list[int]]:
-    """Pack windows, longest first, into batches, at the least cost: their pieces, padding included, and what each costs.
+    """Pack windows, longest first, into batches at the lowest total cost: their pieces, padding included, and `overhead`.
 
-    The best cut of the sorted windows into batches is found by dynamic programming, as a paragraph is cut into lines
+    The best cut of the sorted windows into batches is found by dynamic programming, as a paragraph is broken into lines
     (Knuth and Plass 1981).
 
-    widths: pieces in each window.
-    budget: most pieces in a batch when all its windows are padded to the longest; one item above it is a batch alone.
-    overhead: what a batch costs beside its pieces, in pieces.
-    n_windows: how many windows each item stands for, its width being that of the longest; None for one each.
-    Returns the places in `widths`, each once, a list a batch.
+    widths: the number of pieces of each item.
+    budget: maximum number of pieces in a batch, all windows padded to the longest; a longer item is a batch of its own.
+    overhead: the constant cost of a batch, in pieces.
+    n_windows: how many windows each item consists of, the longest of that width; None for one each.
+    Returns one list per batch with the positions of its items in `widths`.
     """
     order = np.argsort(-np.asarray(widths, dtype=np.int64), kind="stable")
     n = len(order)
     counts = np.ones(n, dtype=np.int64) if n_windows is None else np.asarray(n_windows, dtype=np.int64)[order]
     before = np.concatenate([[0], np.cumsum(counts)])  # windows in the items up to each
-    cost = np.full(n + 1, np.iinfo(np.int64).max)  # of the first so many items
+    cost = np.full(n + 1, np.iinfo(np.int64).max)  # of the first i items
     cost[0] = 0
-    start = np.zeros(n + 1, dtype=np.int64)  # of the last batch of the first so many items
+    start = np.zeros(n + 1, dtype=np.int64)  # of the last batch of the first i items
     for i, width in enumerate(np.asarray(widths)[order].tolist()):
         most = before[i] + budget // max(width, 1)
         last = max(int(np.searchsorted(before, most, side="right")) - 1, i + 1)

@@ -1,4 +1,4 @@
-"""How the parts of the module are trained: learning rates, what is frozen, averages, and the state between two steps."""
+"""How the parts of the module are trained: learning rates, frozen parameters, averages, the state between two steps."""
 
 import contextlib
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ from .torch_module import TokenClassifier, enable_gradient_checkpointing
 class FineTuning:
     """How the parts of the model are trained.
 
-    head_learn_rate: factor on the learning rate for what starts from nothing: head, transitions, orthography embedding.
+    head_learn_rate: factor on the learning rate of new parameters: head, transitions, orthography embedding.
     layer_decay: factor on the learning rate from each layer of the encoder to the one below it, and from the lowest to
         the embeddings (Howard and Ruder 2018; Clark et al. 2020).
-    freeze_embeddings: whether the embeddings stay as they are.
-    freeze_layers: so many of the encoder's layers, from the lowest, stay as they are.
-    gradient_checkpointing: whether to keep only what goes into each layer, and compute the rest again going back.
+    freeze_embeddings: whether the embeddings do not change.
+    freeze_layers: number of layers of the encoder, from the lowest, that do not change.
+    gradient_checkpointing: whether to keep only the inputs of each layer, and compute the rest again in the backward pass.
     """
 
     head_learn_rate: float
@@ -35,9 +35,9 @@ class FineTuning:
 
 
 def prepare(module: TokenClassifier, fine_tuning: FineTuning) -> None:
-    """Freeze what is to stay as it is, and switch gradient checkpointing on.
+    """Freeze parameters and enable gradient checkpointing.
 
-    Raises ValueError for settings that the encoder does not allow: better now than at the first step.
+    Raises ValueError, now rather than at the first step, for settings that the encoder does not support.
     """
     module.freeze(embeddings=fine_tuning.freeze_embeddings, n_layers=fine_tuning.freeze_layers)
     if fine_tuning.layer_decay < 1.0:
@@ -47,7 +47,7 @@ def prepare(module: TokenClassifier, fine_tuning: FineTuning) -> None:
 
 
 def rate_factors(module: TokenClassifier, fine_tuning: FineTuning) -> dict[str, float]:
-    """Give for each parameter, by its name, the factor on its learning rate."""
+    """Return the factor on the learning rate of each parameter, by its name."""
     new, decay = fine_tuning.head_learn_rate, fine_tuning.layer_decay
     names = [name for name, _ in module.named_parameters()]
     depths = module.depths() if decay < 1.0 else dict.fromkeys(names, 0)
@@ -57,7 +57,7 @@ def rate_factors(module: TokenClassifier, fine_tuning: FineTuning) -> dict[str, 
 
 @contextlib.contextmanager
 def with_averages(module: TokenClassifier, key: int, params: dict) -> Iterator[None]:
-    """Put the averages that an optimiser keeps under (key, parameter name) into the module for the time of the context."""
+    """Use, in the context, the averages that an optimizer keeps under (key, parameter name) as the module's parameters."""
     named = dict(module.named_parameters())
     averages = {name: params[key, name] for name in named if (key, name) in params}
     # An average of another shape is from before the head was resized
@@ -75,9 +75,9 @@ def with_averages(module: TokenClassifier, key: int, params: dict) -> Iterator[N
 def training_state(
     module: TokenClassifier, own: TorchOptimizer, optimizer: Optimizer, key: int
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return, between two steps, what the next one depends on: tensors by name, and what JSON can hold.
+    """Return what the next step depends on: tensors by name, and values for JSON.
 
-    own: the optimiser of the module. optimizer: Thinc's, of which the averages under (key, name) are part of the state.
+    own: the optimizer of the module. optimizer: Thinc's, whose averages under (key, name) are part of the state.
     """
     parameters = dict(module.named_parameters())
     moments, numbers = own.state()
@@ -85,7 +85,7 @@ def training_state(
     tensors = {f"weights/{name}": value for name, value in _weights(module).items()}
     tensors |= {f"optimizer/{name}": value for name, value in moments.items()}
     tensors |= {f"averages/{name}": averages[key, name] for name in parameters if (key, name) in averages}
-    # One without a gradient is left out of a step, one with a gradient of zeros is not
+    # A step leaves out parameters without a gradient, but not those with a gradient of zero
     with_gradient = [name for name, parameter in parameters.items() if parameter.grad is not None]
     return tensors, {"optimizer": numbers, "with_gradient": with_gradient}
 
@@ -98,7 +98,7 @@ def load_training_state(
     tensors: dict[str, Tensor],
     numbers: dict[str, Any],
 ) -> None:
-    """Go on from what `training_state` returned; raises CheckpointError where the weights are another module's."""
+    """Restore what `training_state` returned; raises CheckpointError if the weights are those of another module."""
     parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}, "averages": {}}
     for path, tensor in tensors.items():
         part, name = path.split("/", 1)

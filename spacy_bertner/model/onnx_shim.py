@@ -1,6 +1,6 @@
-"""Prediction with ONNX Runtime, in place of torch: quicker on a CPU, and without torch and transformers installed.
+"""Prediction with ONNX Runtime instead of torch: faster on a CPU, and without torch and transformers installed.
 
-The files of the model are written by `onnx_export`.
+The files of the model are written by `export.onnx`.
 """
 
 import os
@@ -29,10 +29,10 @@ TRAINING = (
 
 
 class OnnxShim(Shim):
-    """Makes an ONNX model a part of a Thinc model, as `torch_shim.EncoderShim` does with a torch module; it cannot train.
+    """Wraps an ONNX model for a Thinc model, as `torch_shim.EncoderShim` wraps a torch module; it cannot be trained.
 
-    Inputs of the ONNX model are the fields of `encoding.Batch`, of the same names (without `rows`; without `orthography`
-    where there is no such embedding); its one output are the scores, (n_rows, n_tags), float32.
+    The inputs of the ONNX model are the fields of `encoding.Batch`, by name (without `rows`, and without `orthography` if
+    there is no such embedding); its output is the scores, (n_rows, n_tags), float32.
     """
 
     kind = "onnx"
@@ -41,27 +41,27 @@ class OnnxShim(Shim):
 
     def __init__(self) -> None:
         super().__init__(None)
-        self.pieces: PieceEncoder | None = None  # for the tokenizer, made by the model when it is needed
+        self.pieces: PieceEncoder | None = None  # made by the model when it is needed
         self.backend_tokenizer: Any = None
         self._settings: dict[str, Any] = {}
-        # The file: mapped, not read, so that the weights are in memory once, and are there if the file is replaced
+        # The file is mapped, not read, so that the weights are in memory once, and stay available if the file is replaced
         self._content: Any = b""
         self._session: Any = None
         _shims.add(self)
 
     @property
     def is_loaded(self) -> bool:
-        """Whether there is a model."""
+        """Whether a model is loaded."""
         return bool(self._settings)
 
     @property
     def n_tags(self) -> int:
-        """Columns of the scores."""
+        """The number of columns of the scores."""
         return self._settings["n_tags"]
 
     @property
     def max_positions(self) -> int | None:
-        """Most pieces that the encoder has positions for; None where there is no such limit."""
+        """The number of pieces that the encoder has positions for; None if there is no limit."""
         return self._settings["max_positions"]
 
     @property
@@ -71,7 +71,7 @@ class OnnxShim(Shim):
 
     @property
     def transitions(self) -> NDArray[np.float32] | None:
-        """The scores of transitions, (n_tags + 1, n_tags + 1); None where the model was trained without."""
+        """The scores of transitions, (n_tags + 1, n_tags + 1); None if the model was trained without."""
         found = self._settings.get("transitions")
         return None if found is None else np.array(found, dtype=np.float32)
 
@@ -79,7 +79,7 @@ class OnnxShim(Shim):
         """Nothing is trained."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """What copying and pickling take along: no session, and no cache of pieces."""
+        """Return what is copied and pickled: not the session, nor the cache of pieces."""
         return {**self.__dict__, "_session": None, "_content": bytes(self._content), "pieces": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -87,7 +87,7 @@ class OnnxShim(Shim):
         _shims.add(self)
 
     def predict(self, batches: Iterable[Batch], n_tokens: int) -> Floats2d:  # type: ignore[override]
-        """Score the tags of all tokens, (n_tokens, n_tags), float32; the rows that no batch has are -inf."""
+        """Score the tags of all tokens, (n_tokens, n_tags), float32; rows that are in no batch are -inf."""
         if self._session is None:
             self._session = new_session(bytes(self._content))
         session = self._session
@@ -118,27 +118,27 @@ class OnnxShim(Shim):
         """Nothing is trained."""
 
     def resize(self, n_tags: int) -> None:
-        """Raise ValueError where that would be another number of tags."""
+        """Raise ValueError for another number of tags."""
         if n_tags != self.n_tags:
             raise ValueError(TRAINING)
 
     # Loading and saving
 
     def set_model(self, model: bytes | np.memmap, tokenizer: Tokenizer, settings: dict[str, Any]) -> None:
-        """Take over an ONNX model.
+        """Use an ONNX model.
 
-        settings: `n_tags`, `pad_id` and `max_positions`; `transitions`, where the model has some.
+        settings: `n_tags`, `pad_id` and `max_positions`; `transitions`, if the model has any.
         """
         self._content, self.backend_tokenizer, self._settings = model, tokenizer, settings
         self.pieces = self._session = None
 
     def to_disk(self, path: str | Path) -> None:
-        """Save into a folder: `model.onnx`, the tokenizer as the library `tokenizers` has it, and `onnx.json`."""
+        """Save into a folder: `model.onnx`, `tokenizer.json` and `onnx.json`."""
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
         if not self.is_loaded:  # a pipeline may be saved before it is initialized; the folder stays empty
             return
-        # It may be the very file that is mapped
+        # It may be the file that is mapped
         temporary = path / f".{MODEL_FILE}.part"
         temporary.write_bytes(self._content)
         temporary.replace(path / MODEL_FILE)
@@ -146,7 +146,7 @@ class OnnxShim(Shim):
         srsly.write_json(path / SETTINGS_FILE, self._settings)
 
     def from_disk(self, path: str | Path) -> "OnnxShim":
-        """Load a folder that `to_disk` wrote; raises CheckpointError where it is not whole."""
+        """Load a folder that `to_disk` wrote; raises CheckpointError if it is incomplete or damaged."""
         path = Path(path)
         if path.is_dir() and not any(path.iterdir()):
             return self
@@ -173,7 +173,7 @@ class OnnxShim(Shim):
         """Load what `to_bytes` returned."""
         with unpacked_files(data) as folder:
             self.from_disk(folder)
-            self._content = bytes(self._content)  # the file goes away with the folder
+            self._content = bytes(self._content)  # the file is deleted with the folder
             return self
 
     def to_device(self, device_type: str, device_id: int) -> None:
@@ -183,8 +183,8 @@ class OnnxShim(Shim):
 def new_session(model: str | bytes) -> Any:
     """Open an ONNX model, a path or its content, for prediction on the CPU.
 
-    It uses as many threads as OMP_NUM_THREADS says, else as there are cores. Raises ImportError where ONNX Runtime is not
-    installed, CheckpointError where the model cannot be read.
+    The number of threads is OMP_NUM_THREADS, by default that of the cores. Raises ImportError if ONNX Runtime is not
+    installed, CheckpointError if the model cannot be read.
     """
     try:
         import onnxruntime
@@ -201,7 +201,7 @@ def new_session(model: str | bytes) -> Any:
         raise CheckpointError(f"{name}: cannot be read as an ONNX model ({err})") from err
 
 
-# The threads of a session do not live on in a forked process, which would wait for them; `nlp.pipe(n_process=…)` forks
+# A forked process would wait for the session's threads, which it does not have; `nlp.pipe(n_process=…)` forks
 _shims: "weakref.WeakSet[OnnxShim]" = weakref.WeakSet()
 _is_forked = False
 

@@ -1,8 +1,8 @@
-"""One optimiser step, as BERT is fine-tuned: AdamW with decoupled decay, global-norm clipping, all parameters at once.
+"""One optimizer step, as BERT is fine-tuned: AdamW with decoupled decay, global-norm clipping, all parameters at once.
 
-The settings are those of the Thinc optimiser in the config's `[training.optimizer]`, as they stand at that step. Thinc's
-own step walks the parameters in Python, clips each tensor by itself and decays biases and LayerNorm too; here the step is
-torch's fused one (Loshchilov and Hutter 2019), over the groups that Devlin et al. used.
+The settings are those of the Thinc optimizer in the config's `[training.optimizer]`, with their values at that step. Thinc's
+own step loops over the parameters in Python, clips each tensor separately, and decays biases and LayerNorm too; here it is
+torch's fused step (Loshchilov and Hutter 2019), over the parameter groups of Devlin et al.
 """
 
 import contextlib
@@ -14,15 +14,15 @@ import torch
 from thinc.api import Adam, Optimizer
 from torch import Tensor, nn
 
-# float16 may start with a scale that is too large and halves it, which takes a few steps. On a GPU this is also how often
-# the host looks at the number of skipped steps, since looking means waiting for the GPU.
+# float16 may start with too large a scale and halve it, which takes a few steps. On a GPU this is also how often the number
+# of skipped steps is checked, since that means waiting for the GPU.
 MAX_SKIPPED = 40
-# A warm-up starts with one step at a rate of zero; so many in a row are a mistake in the schedule
+# A warm-up starts with one step at a rate of zero; this many in a row are a mistake in the schedule
 MAX_STEPS_AT_ZERO = 10
 
 
 def resized(tensor: Tensor, shape: Sequence[int], fill: Tensor | None = None) -> Tensor:
-    """Return a tensor of another shape: the values that both have room for, and zeros or those of `fill` elsewhere."""
+    """Return a tensor of another shape, with the values that fit in both, and zeros or those of `fill` elsewhere."""
     new = tensor.new_zeros(shape) if fill is None else fill.clone()
     shared = tuple(slice(min(sizes)) for sizes in zip(tensor.shape, shape, strict=True))
     new[shared] = tensor[shared]
@@ -30,11 +30,11 @@ def resized(tensor: Tensor, shape: Sequence[int], fill: Tensor | None = None) ->
 
 
 class TorchOptimizer:
-    """Steps the parameters of a module under the settings of a Thinc optimiser.
+    """Updates the parameters of a module with the settings of a Thinc optimizer.
 
-    module: the module whose parameters are trained; those that ask for no gradient stay as they are.
-    rate_factors: the factor on the learning rate for each parameter, by its name.
-    scale: what to scale the loss by at first, as float16 needs (Micikevicius et al. 2018); None for no scaling.
+    module: the module whose parameters are trained; those that require no gradient do not change.
+    rate_factors: the factor on the learning rate of each parameter, by its name.
+    scale: initial scale of the loss, which float16 needs (Micikevicius et al. 2018); None for no scaling.
     """
 
     def __init__(self, module: nn.Module, *, rate_factors: dict[str, float], scale: float | None) -> None:
@@ -45,8 +45,8 @@ class TorchOptimizer:
         self._thinc: Optimizer | None = None
         self._n_steps = 0
         self._n_averaged = 0
-        # Steps that were not taken because the gradient was not finite: all of them, and those in a row up to now. They are
-        # counted on the device, where the norm is known; the host does not wait for them.
+        # Steps skipped because the gradient was not finite: in all, and in a row up to now. They are counted on the device,
+        # where the norm is known, so that the host does not wait.
         self._skipped = torch.zeros(2)
         self._n_at_zero = 0  # steps in a row with a learning rate of zero
 
@@ -56,19 +56,19 @@ class TorchOptimizer:
         return int(self._skipped[0])
 
     def scale(self, d_scores: Tensor) -> Tensor:
-        """Scale the gradient of the scores for the backward pass; itself where there is no scaling."""
+        """Scale the gradient of the scores for the backward pass, if there is scaling."""
         return self._scaler.scale(d_scores)
 
     def step(self, optimizer: Optimizer, *, key: int, divisor: float) -> None:
         """Take one step with the gradients of the parameters, and set them to zero.
 
-        optimizer: the Thinc optimiser whose learn_rate, L2, grad_clip, b1, b2 and eps hold for this step.
-        key: under (key, parameter name) the averages go into `optimizer.averages`, where it has them.
+        optimizer: the Thinc optimizer; its learn_rate, L2, grad_clip, b1, b2 and eps are used.
+        key: averages are stored in `optimizer.averages` under (key, parameter name), if it keeps averages.
         divisor: the gradients are divided by it.
 
         A step with a gradient that is not finite is skipped and counted in `n_skipped`. Raises FloatingPointError after
-        `MAX_SKIPPED` of them in a row, on a GPU up to as many steps later. Warns once of `MAX_STEPS_AT_ZERO` steps in a row
-        with a learning rate of zero.
+        `MAX_SKIPPED` of them in a row, on a GPU up to that many steps later. Warns once after `MAX_STEPS_AT_ZERO` steps in a
+        row with a learning rate of zero.
         """
         if self._torch is None or self._thinc is not optimizer:
             self._torch = self._make(optimizer)
@@ -83,7 +83,7 @@ class TorchOptimizer:
         torch._foreach_mul_(grads, clip / divisor)
         self._step_unless(is_skipped, self._torch)
         self._scaler.update()
-        # The memory is kept: to get it anew for each step costs more than to fill it with zeros
+        # The memory is kept, since allocating it for each step costs more than filling it with zeros
         self._torch.zero_grad(set_to_none=False)
         if optimizer.averages is not None:
             self._average(optimizer.averages, key)
@@ -92,14 +92,14 @@ class TorchOptimizer:
     def _step_unless(self, is_skipped: Tensor, torch_optimizer: Any) -> None:
         """Take torch's step unless `is_skipped`, a number on the device, is 1."""
         if torch_optimizer.defaults.get("fused"):
-            # As GradScaler tells it: the kernel itself looks, so that the host need not
+            # As GradScaler does: the kernel itself checks, so that the host need not
             torch_optimizer.found_inf = is_skipped
             torch_optimizer.step()
         elif not is_skipped:  # waits for the device
             torch_optimizer.step()
 
     def _count(self, is_skipped: Tensor, learn_rate: float) -> None:
-        """Count skipped steps and those at a learning rate of zero; warn or raise where there are too many."""
+        """Count skipped steps and steps at a learning rate of zero; warn or raise if there are too many in a row."""
         self._n_steps += 1
         self._skipped = self._skipped.to(is_skipped.device)
         self._skipped[1] *= is_skipped
@@ -107,20 +107,20 @@ class TorchOptimizer:
         self._n_at_zero = 0 if learn_rate else self._n_at_zero + 1
         if self._n_at_zero == MAX_STEPS_AT_ZERO:
             warnings.warn(
-                f"the learning rate has been 0 for {MAX_STEPS_AT_ZERO} steps, which teach nothing: look at "
+                f"the learning rate has been 0 for {MAX_STEPS_AT_ZERO} steps, which learn nothing: check "
                 "[training.optimizer] learn_rate (a linear schedule is at 0 after total_steps; the length of a run is "
                 "set by max_steps, max_epochs and patience)",
                 stacklevel=3,
             )
-        is_looked_at = is_skipped.device.type == "cpu" or self._n_steps % MAX_SKIPPED == 0
-        if is_looked_at and self._skipped[1] >= MAX_SKIPPED:
+        is_checked = is_skipped.device.type == "cpu" or self._n_steps % MAX_SKIPPED == 0
+        if is_checked and self._skipped[1] >= MAX_SKIPPED:
             raise FloatingPointError(
                 f"the gradient was not finite for {MAX_SKIPPED} steps in a row: training has diverged. Lower "
                 "[training.optimizer] learn_rate (5e-5 to 2e-4 is usual), or check the data and mixed_precision"
             )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return what the next step depends on besides parameters and settings: tensors by name, and numbers for JSON."""
+        """Return what the next step depends on besides parameters and settings: tensors by name, and values for JSON."""
         tensors: dict[str, Tensor] = {}
         if self._torch is not None:
             names = {parameter: name for name, parameter in self._module.named_parameters()}
@@ -137,7 +137,7 @@ class TorchOptimizer:
         return tensors, numbers
 
     def load_state(self, optimizer: Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        """Go on from what `state` returned, under the settings of a Thinc optimiser."""
+        """Restore what `state` returned; optimizer: the Thinc optimizer of the next step."""
         self._torch = self._thinc = None
         if numbers["has_stepped"]:
             self._torch, self._thinc = self._make(optimizer), optimizer
@@ -147,10 +147,12 @@ class TorchOptimizer:
             state = self._torch.state_dict()
             for key, tensor in tensors.items():
                 kind, name = key.split("/", 1)
-                # A copy, since torch keeps what it is given, and this may be a view of a file
+                # A copy, since torch keeps the tensor, which may be a view of a file
                 state["state"].setdefault(places[name], {})[kind] = tensor.clone()
             self._torch.load_state_dict(state)
-        self._scaler = torch.amp.GradScaler("cuda", enabled=self._scaler.is_enabled())  # its tensors have a device
+        self._scaler = torch.amp.GradScaler(
+            "cuda", enabled=self._scaler.is_enabled()
+        )  # since its tensors have a device
         self._scaler.load_state_dict(numbers["scaler"])
         self._n_steps = numbers["n_steps"]
         self._n_averaged = numbers["n_averaged"]
@@ -158,11 +160,11 @@ class TorchOptimizer:
         self._n_at_zero = numbers["n_at_zero"]
 
     def settings(self, optimizer: Any) -> Optimizer:
-        """Return the optimiser whose settings hold for a step.
+        """Return the optimizer whose settings apply to a step.
 
-        optimizer: a Thinc optimiser; or, as `Language.rehearse` gives it to components, a function with attributes
-            learn_rate, b1 and b2. For that one it is the optimiser of the last step, with L2, clipping and averages, or
-            before the first step one with the function's settings.
+        optimizer: a Thinc optimizer, which is returned; or the function with attributes learn_rate, b1 and b2 that
+            `Language.rehearse` passes to components. For that, the optimizer of the last step is returned, with its L2,
+            clipping and averages, or before the first step one with the function's settings.
         """
         if isinstance(optimizer, Optimizer):
             return optimizer
@@ -171,9 +173,9 @@ class TorchOptimizer:
         return self._thinc
 
     def replace(self, replaced: Sequence[tuple[nn.Parameter, nn.Parameter]]) -> None:
-        """Let parameters of another shape take the place of others; what is known of the values they share stays.
+        """Replace parameters by others of another shape, keeping the state of the values that fit in both.
 
-        replaced: pairs of the parameter before and the one after.
+        replaced: pairs of the old and the new parameter.
         """
         if self._torch is None:
             return
@@ -182,14 +184,14 @@ class TorchOptimizer:
                 group["params"] = [after if p is before else p for p in group["params"]]
             state = self._torch.state.pop(before, {})
             for name, value in state.items():
-                if value.shape == before.shape:  # not the number of steps
+                if value.shape == before.shape:  # the number of steps is not resized
                     state[name] = resized(value, after.shape)
             if state:
                 self._torch.state[after] = state
 
     @contextlib.contextmanager
     def moving(self) -> Iterator[None]:
-        """Take along what is known of the parameters while they move to another device in the context."""
+        """Move the state along with the parameters, which are moved to another device in the context."""
         state, thinc = self.state(), self._thinc
         yield
         if thinc is not None:
@@ -199,7 +201,7 @@ class TorchOptimizer:
         groups: dict[tuple[bool, float], list[Tensor]] = {}
         for name, parameter in self._module.named_parameters():
             if parameter.requires_grad:
-                # Biases and the weights of LayerNorm are the vectors among the parameters; transitions are biases too
+                # Biases and the weights of LayerNorm are vectors; transitions are biases too
                 decays = parameter.ndim > 1 and name != "transitions"
                 groups.setdefault((decays, self._rate_factors[name]), []).append(parameter)
         named = [{"params": p, "decays": decays, "factor": factor} for (decays, factor), p in groups.items()]
@@ -226,7 +228,7 @@ class TorchOptimizer:
         decay = min((1.0 + self._n_averaged) / (10.0 + self._n_averaged), 0.9999)
         names, values = zip(*((n, p.data) for n, p in self._module.named_parameters() if p.requires_grad), strict=True)
         for name, value in zip(names, values, strict=True):
-            # Of another shape: from before the head was resized
+            # An average of another shape is from before the head was resized
             if (key, name) not in averages or averages[key, name].shape != value.shape:
                 averages[key, name] = torch.zeros_like(value)
             averages[key, name] = averages[key, name].to(value.device)

@@ -1,7 +1,7 @@
-"""The head alone, on a `tok2vec` sublayer: one `transformer` or `tok2vec` component serves it and others.
+"""The architecture over a `tok2vec` sublayer, so that several components can share one `transformer` or `tok2vec`.
 
 The head is that of `BertForTokenClassification` (Devlin et al. 2019, section 5.3): dropout and one linear layer, over the
-vector that the sublayer has for each token.
+sublayer's vector of each token.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,12 +25,12 @@ from .interface import NAME, Interface, TagScores
 def TokenClassifier(tok2vec: Model[list[Doc], list[Floats2d]], crf: bool = False) -> Model[list[Doc], list[Floats2d]]:
     """A linear head over the token vectors of another layer, a listener to a shared transformer for instance.
 
-    tok2vec: a model from Docs to token vectors, (n_tokens, width) a Doc.
+    tok2vec: a model from Docs to token vectors, (n_tokens, width) per Doc.
     crf: whether to learn scores of transitions between tags too, a conditional random field (Lafferty et al. 2001).
 
-    Returns a model from Docs to rows of tag scores, (n_tokens, n_tags) a Doc; -inf for tokens of whitespace, control and
-    format characters alone. The gradient is summed over the tokens, as that of spaCy's tagger is, so that components
-    that share a layer count in it alike.
+    Returns a model from Docs to tag scores, (n_tokens, n_tags) per Doc; -inf for tokens with only whitespace, control and
+    format characters. The gradient is summed over the tokens, like that of spaCy's tagger, so that components that share a
+    layer have equal weight in it.
     """
     linear = Linear()
     model: Model[list[Doc], list[Floats2d]] = Model(
@@ -45,7 +45,7 @@ def TokenClassifier(tok2vec: Model[list[Doc], list[Floats2d]], crf: bool = False
                 has_rows=has_rows,
                 check_upstream=check_upstream,
                 resize=resize,
-                # Not an attribute `crf`, which would be saved, and loaded over the config's
+                # Not as an attribute, which would be saved and, when loaded, override the config
                 transitions=partial(transitions, crf=crf),
                 add_transition_gradient=add_transition_gradient,
             ),
@@ -62,7 +62,7 @@ def forward(
     tok2vec, dropout, linear = model.layers
     ops = model.ops
     lengths = [len(doc) for doc in docs]
-    if not any(lengths):  # whose vectors may have no width
+    if not any(lengths):  # their vectors may have no width
         return [ops.alloc2f(0, model.get_dim("nO")) for _ in docs], lambda dY: []
     _check_vectors(model, docs, is_train)
     vectors, backprop_vectors = tok2vec(docs, is_train)
@@ -80,12 +80,12 @@ def forward(
 
 
 def init(model: Model[list[Doc], list[Floats2d]], X: list[Doc] | None = None, Y: Any = None) -> None:
-    """Initialize the sublayer, and the head anew for the number of tags (dimension nO) and the sublayer's width.
+    """Initialize the sublayer, and a new head for the number of tags (nO) and the width of the sublayer.
 
-    X: some Docs, not all of them without tokens. Y: not used.
+    X: some Docs, not all of them empty. Y: not used.
     """
     if X is None:
-        raise ValueError("The width of the sublayer is not known: give some Docs to initialize with")
+        raise ValueError("The width of the sublayer is unknown: pass some Docs to initialize with")
     tok2vec, _, linear = model.layers
     tok2vec.initialize(X=X)
     linear.set_dim("nO", model.get_dim("nO"), force=True)
@@ -96,12 +96,12 @@ def init(model: Model[list[Doc], list[Floats2d]], X: list[Doc] | None = None, Y:
 
 
 def resize(model: Model, n_tags: int) -> None:
-    """Give the head `n_tags` rows, keeping those it has; the others are zero."""
+    """Set the number of rows of the head, keeping the rows that it has; new rows are zero."""
     old = model.layers[2]
     transitions: Any = old.get_param("transitions") if old.has_param("transitions") else None
     if transitions is not None:
-        old.set_param("transitions", None)  # which are not resized as weights are
-    # A new layer: the optimiser starts afresh, since its averages do not fit any more
+        old.set_param("transitions", None)  # they are resized in two dimensions
+    # A new layer: the optimizer starts anew, since its averages no longer fit
     model.layers[2] = resize_linear_weighted(old, n_tags)
     if transitions is not None:
         n = min(len(transitions), n_tags + 1)
@@ -113,9 +113,9 @@ def resize(model: Model, n_tags: int) -> None:
 
 
 def transitions(model: Model, *, crf: bool) -> NDArray[np.float32] | None:
-    """A copy of the scores of transitions (see `decoding.Lattice.of`), zero at first; None where `crf` is False.
+    """Return a copy of the scores of transitions (see `decoding.Lattice.of`), zero at first; None if `crf` is False.
 
-    Raises ValueError where the model has learnt some, and is not to have them.
+    Raises ValueError if the model was trained with transitions but `crf` is False.
     """
     linear = model.get_ref("output_layer")
     if linear.has_param("transitions"):
@@ -140,7 +140,7 @@ def has_rows(model: Model, doc: Doc) -> NDArray[np.bool_]:
 
 
 def check_upstream(model: Model, component: Any, nlp: Language) -> None:
-    """Raise ValueError where the model of `component` listens to one that is not before it in the pipeline."""
+    """Raise ValueError if the model of `component` listens to a component that is not before it in the pipeline."""
     name = component.name
     before: list[str] = []
     found: set[int] = set()
@@ -166,7 +166,7 @@ _REMEDY = (
 
 
 def _check_vectors(model: Model, docs: Sequence[Doc], is_train: bool) -> None:
-    """Raise ValueError for Docs that bring no vectors along, of which a listener would make zeros."""
+    """Raise ValueError for Docs without vectors, for which a listener would return zeros."""
     for listener in _listeners(model):
         if is_train and getattr(listener, "_batch_id", None) is not None:
             continue
@@ -181,7 +181,7 @@ def _check_vectors(model: Model, docs: Sequence[Doc], is_train: bool) -> None:
 
 
 def _listeners(model: Model) -> list[Model]:
-    """The layers that wait for a component upstream: spaCy's, and those that follow its protocol."""
+    """Return the layers that listen to a component upstream: spaCy's, and others that follow its protocol."""
     return [node for node in model.walk() if hasattr(node, "upstream_name")]
 
 
@@ -198,7 +198,7 @@ def _has_vectors(listener: Model, doc: Doc) -> bool:
 
 
 def _is_blank_token(docs: Sequence[Doc]) -> NDArray[np.bool_]:
-    """Say of each token of all Docs together whether there is nothing to see of it, (n_tokens,)."""
+    """Return which tokens of all Docs together have no visible character, (n_tokens,)."""
     orths = np.concatenate([doc.to_array(ORTH) for doc in docs])
     words, places = np.unique(orths, return_inverse=True)
     strings = docs[0].vocab.strings

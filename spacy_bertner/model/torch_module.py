@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .encoding import N_ORTHOGRAPHY
 from .optimizer import resized
 
-# The rows that are wanted of the last layer, for `_pick_rows_hook`; every thread that predicts has its own
+# The rows to compute in the last layer, for `_pick_rows_hook`; each thread that predicts has its own
 _wanted_rows: ContextVar[Tensor | None] = ContextVar("wanted_rows", default=None)
 
 
@@ -35,7 +35,7 @@ def _pick_rows_hook(module: nn.Module, _args: Any, output: Any) -> Any:
 
 
 def _layers(encoder: Any) -> tuple[str, Sequence[nn.Module]]:
-    """Return the name and the layers of an encoder, lowest first; none where it has no list of them (ALBERT's share one)."""
+    """Return the name and the layers of an encoder, lowest first; none if it has no list of them (ALBERT shares one)."""
     n_layers = encoder.config.num_hidden_layers
     for name, module in encoder.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == n_layers:
@@ -44,11 +44,11 @@ def _layers(encoder: Any) -> tuple[str, Sequence[nn.Module]]:
 
 
 def _let_last_layer_pick_rows(encoder: nn.Module) -> nn.Module | None:
-    """Let the last layer go on, after its attention, with the wanted rows alone: what follows is row by row.
+    """Have the last layer compute, after its attention, only the rows that are needed, since the rest is row by row.
 
-    Two thirds of a layer's products are in that part, and a third of the pieces are no first piece of a word that the
-    window owns. Returns the part of the layer after which the rows are picked, None where the encoder does not allow it:
-    it needs layers like those of BERT and its kin, or of DistilBERT.
+    That part has two thirds of a layer's multiplications, and a third of the pieces are not the first piece of an owned
+    word. Returns the module after which the rows are picked; None if the encoder does not have layers like those of
+    BERT and its relatives, or of DistilBERT.
     """
     _, layers = _layers(encoder)
     if len(layers) < 2:  # DeBERTa has a convolution over the first layer's output
@@ -69,21 +69,21 @@ class TokenClassifier(nn.Module):
     """Encoder, dropout and a linear layer over the first pieces.
 
     encoder: a transformers encoder (`AutoModel`).
-    n_tags: columns of the head.
-    orthography: whether to add an embedding of what the word looks like, starting at zero, to the input embeddings.
+    n_tags: number of rows of the head.
+    orthography: whether to add an embedding of the word's orthographic class, initially zero, to the input embeddings.
     """
 
     def __init__(self, encoder: nn.Module, n_tags: int, orthography: bool) -> None:
         super().__init__()
         self.encoder = encoder
         config: Any = encoder.config
-        # As transformers starts the head
+        # As transformers initializes the head
         self.head_std = getattr(config, "initializer_range", 0.02)
         self.head = self._new_head(config.hidden_size, n_tags)
-        # Scores of transitions (see `decoding.Lattice.of`), of a conditional random field alone
+        # Scores of transitions (see `decoding.Lattice.of`), with a conditional random field only
         self.transitions: nn.Parameter | None = None
         picks_rows = _let_last_layer_pick_rows(encoder)
-        self._picks_rows = () if picks_rows is None else (picks_rows,)  # in a tuple, so as not to be a part twice
+        self._picks_rows = () if picks_rows is None else (picks_rows,)  # in a tuple, so as not to be registered twice
         self.orthography = None
         if orthography:
             width = encoder.get_input_embeddings().embedding_dim
@@ -95,7 +95,7 @@ class TokenClassifier(nn.Module):
     ) -> Tensor:
         """Score the tags of the words whose first pieces are at `first` (see `encoding.Batch`).
 
-        attention_mask: as the encoder takes it, (n_windows, n_pieces) or what `Passes._attention_mask` makes of it.
+        attention_mask: in a form that the encoder takes, (n_windows, n_pieces) or what `Passes._attention_mask` makes of it.
         Returns the scores, (n_rows, n_tags), float32.
         """
         if self.orthography is None:
@@ -111,10 +111,10 @@ class TokenClassifier(nn.Module):
 
     @contextlib.contextmanager
     def picking_rows(self, first: Tensor) -> Iterator[None]:
-        """Let the last layer, where it can, compute the rows at `first` alone.
+        """Have the last layer, if it can, compute only the rows at `first`.
 
-        Each thread that predicts has its own rows. In training they are kept with the layer: under gradient checkpointing
-        torch computes it again in a thread of its choice.
+        Each thread that predicts has its own rows. In training they are stored in the layer, since with gradient
+        checkpointing torch computes it again in a thread of its choice.
         """
         token = _wanted_rows.set(first)
         for part in self._picks_rows if self.training else ():
@@ -127,10 +127,10 @@ class TokenClassifier(nn.Module):
                 part.rows_in_training = None
 
     def depths(self) -> dict[str, int]:
-        """Say of each parameter how deep it lies: 0 in the embeddings, i + 1 in the encoder's layer i, above that the head.
+        """Return the depth of each parameter: 0 for the embeddings, i + 1 for the encoder's layer i, one more for the head.
 
-        What the encoder has besides counts with the embeddings where it comes before the layers, else with the last one.
-        Raises ValueError where the encoder has no list of layers (ALBERT's share one).
+        Other parameters of the encoder have the depth of the embeddings if they come before the layers, else of the last.
+        Raises ValueError if the encoder has no list of layers (ALBERT shares one).
         """
         n_layers: int = self.encoder.config.num_hidden_layers
         name, found = _layers(self.encoder)
@@ -153,9 +153,9 @@ class TokenClassifier(nn.Module):
         return depths
 
     def freeze(self, *, embeddings: bool, n_layers: int) -> None:
-        """Let the embeddings and the lowest `n_layers` layers of the encoder stay as they are in training.
+        """Exclude the embeddings, or the lowest `n_layers` layers of the encoder, from training.
 
-        Raises ValueError where the encoder has fewer layers.
+        Raises ValueError if the encoder has fewer layers.
         """
         n_all: int = self.encoder.config.num_hidden_layers
         if n_layers > n_all:
@@ -172,7 +172,7 @@ class TokenClassifier(nn.Module):
         return head
 
     def resize(self, n_tags: int) -> None:
-        """Add rows to the head, or cut its last ones; the others stay as they are, and so do their gradients."""
+        """Add rows to the head, or remove its last ones; the others do not change, nor do their gradients."""
         old = self.head
         self.head = self._new_head(old.in_features, n_tags).to(old.weight.device)
         self.head.weight = _resized_parameter(old.weight, self.head.weight.shape, fill=self.head.weight.detach())
@@ -181,7 +181,7 @@ class TokenClassifier(nn.Module):
             self.transitions = _resized_parameter(self.transitions, (n_tags + 1, n_tags + 1))
 
     def add_transitions(self) -> None:
-        """Add scores of transitions, all zero, unless there are some."""
+        """Add scores of transitions, all zero, unless there are any."""
         if self.transitions is None:
             n_tags = self.head.out_features
             self.transitions = nn.Parameter(torch.zeros(n_tags + 1, n_tags + 1, device=self.head.weight.device))
@@ -194,8 +194,8 @@ def _resized_parameter(old: nn.Parameter, shape: Sequence[int], fill: Tensor | N
     return new
 
 
-# Architectures that take a mask as it is, and of how many dimensions: `get_extended_attention_mask` in transformers 4,
-# `create_bidirectional_mask` in 5. With any other a forward pass waits for the GPU once.
+# Architectures that take a mask as it is, and the number of its dimensions: `get_extended_attention_mask` in transformers 4,
+# `create_bidirectional_mask` in 5. With all others a forward pass waits for the GPU once.
 _TAKE_MASKS = {"bert", "camembert", "electra", "mpnet", "roberta", "xlm-roberta"}
 _MASK_RANKS = (
     dict.fromkeys(_TAKE_MASKS, 3)
@@ -205,14 +205,14 @@ _MASK_RANKS = (
 
 
 def mask_rank(encoder: Any) -> int:
-    """Return of how many dimensions a mask is that the encoder takes without looking at its values; 2 where it looks."""
+    """Return the number of dimensions of a mask that the encoder takes without looking at its values; 2 if it looks."""
     return _MASK_RANKS.get(encoder.config.model_type, 2)
 
 
 def enable_gradient_checkpointing(encoder: Any) -> None:
     """Have the encoder's layers computed again in the backward pass (Chen et al. 2016).
 
-    Raises ValueError where the architecture does not know how.
+    Raises ValueError if the architecture does not support it.
     """
     if not encoder.supports_gradient_checkpointing:
         raise ValueError(f"gradient_checkpointing: {type(encoder).__name__} does not support it")

@@ -1,4 +1,4 @@
-"""The Thinc shim of the torch module: it loads and saves it, runs it forward and backward, and has it take its steps."""
+"""The Thinc shim of the torch module: loading, saving, forward and backward passes, optimizer steps."""
 
 import contextlib
 import os
@@ -36,17 +36,16 @@ from .torch_module import TokenClassifier
 
 HEAD_FILE = "head.safetensors"
 
-# OpenMP hangs in a forked process whose parent has used its threads; `nlp.pipe(n_process=…)` forks
+# OpenMP hangs in a forked process if the parent has used its threads; `nlp.pipe(n_process=…)` forks
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class EncoderShim(Shim):
-    """Makes a `TokenClassifier` a part of a Thinc model: it runs it, trains it, saves and loads it.
+    """Wraps a `TokenClassifier` for a Thinc model.
 
-    transformer_config: settings to change in the configuration of the checkpoint, or of the saved model.
-    mixed_precision: the type for matrix products under autocast; None for float32 throughout. On a device that lacks
-        it, float32 is used.
+    transformer_config: values to change in the configuration of the checkpoint, or of the saved model.
+    mixed_precision: as `dtype` of `Passes`.
     fine_tuning: how the parts of the model are trained.
     """
 
@@ -61,8 +60,8 @@ class EncoderShim(Shim):
         self.mixed_precision = mixed_precision
         self.fine_tuning = fine_tuning
         self.tokenizer: Any = None
-        self.pieces: PieceEncoder | None = None  # for the tokenizer, made by the model when it is needed
-        # Tags of the checkpoint's own head, where it has one
+        self.pieces: PieceEncoder | None = None  # made by the model when it is needed
+        # Tags of the checkpoint's own head, if it has one
         self.checkpoint_tags: list[str] | None = None
         self._n_labelled = 0
         self._has_gradient = False  # since the last step
@@ -87,32 +86,32 @@ class EncoderShim(Shim):
 
     @property
     def is_loaded(self) -> bool:
-        """Whether there is a module."""
+        """Whether a module is loaded."""
         return self._model is not None
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.passes.device
 
     @property
     def kind(self) -> str:
-        """What computes, a key of `bert_token_classifier.DEFAULT_BATCH_PIECES`."""
+        """The kind of device, a key of `bert_token_classifier.DEFAULT_BATCH_PIECES`."""
         return self.device.type
 
     @property
     def n_tags(self) -> int:
-        """Columns of the scores."""
+        """The number of columns of the scores."""
         return self.module.head.out_features
 
     @property
     def max_positions(self) -> int | None:
-        """Most pieces that the encoder has positions for; None where there is no such limit."""
+        """The number of pieces that the encoder has positions for; None if there is no limit."""
         return max_positions(self.module.encoder)
 
     @property
     def backend_tokenizer(self) -> Tokenizer:
-        """The tokenizer, as the library `tokenizers` has it."""
+        """The tokenizer of the library `tokenizers`."""
         return self.tokenizer.backend_tokenizer
 
     @property
@@ -122,11 +121,11 @@ class EncoderShim(Shim):
         return 0 if pad_id is None else pad_id
 
     def __getstate__(self) -> dict[str, Any]:
-        """What copying and pickling take along: neither the optimiser's state nor the cache of pieces."""
+        """Return what is copied and pickled: neither the optimizer nor the cache of pieces."""
         return {**self.__dict__, "_optimizer": None, "pieces": None}
 
     def resize(self, n_tags: int) -> None:
-        """Give the head `n_tags` rows; the optimiser goes on with what it knows of the others."""
+        """Set the number of rows of the head; the optimizer keeps its state of the other rows."""
         if n_tags != self.module.head.out_features:
             before = dict(self.module.named_parameters())
             self.module.resize(n_tags)
@@ -138,12 +137,12 @@ class EncoderShim(Shim):
 
     @property
     def transitions(self) -> NDArray[np.float32] | None:
-        """A copy of the scores of transitions, (n_tags + 1, n_tags + 1); None where the model is to have none."""
+        """A copy of the scores of transitions, (n_tags + 1, n_tags + 1); None if the model has none."""
         found = self.module.transitions
         return None if found is None else np.array(found.detach().cpu())
 
     def add_transitions(self) -> None:
-        """Let the model have scores of transitions, all zero at first."""
+        """Add scores of transitions, all zero, unless there are any."""
         self.module.add_transitions()
 
     def add_transition_gradient(self, d_transitions: NDArray) -> None:
@@ -174,16 +173,16 @@ class EncoderShim(Shim):
 
         return cast(Floats2d, torch2xp(Y)), backprop
 
-    # The optimiser step
+    # The optimizer step
 
     def add_labelled(self, n: int) -> None:
-        """Note that the gradient now holds `n` more labelled tokens; the step divides by their number."""
+        """Note that `n` more labelled tokens have been added to the gradient; the step divides by their number."""
         self._n_labelled += n
 
     def _optimizer_or_new(self, n_rows: int = 1) -> TorchOptimizer:
-        """Return the optimiser; made for gradients of scores that are summed over so many rows."""
+        """Return the optimizer; a new one is made for gradients that are summed over `n_rows` rows of scores."""
         if self._optimizer is None:
-            # What GradScaler starts with is meant for the gradient of a mean
+            # GradScaler's own initial scale is meant for the gradient of a mean
             scale = 2.0 ** (16 - max(n_rows, 1).bit_length()) if self.passes.autocast_type is torch.float16 else None
             self._optimizer = TorchOptimizer(
                 self.module, rate_factors=rate_factors(self.module, self.fine_tuning), scale=scale
@@ -191,12 +190,12 @@ class EncoderShim(Shim):
         return self._optimizer
 
     def finish_update(self, optimizer: Optimizer | Callable) -> None:
-        """Take one optimiser step with the gradient gathered so far, divided by the number of labelled tokens.
+        """Take one optimizer step with the gradient added up so far, divided by the number of labelled tokens.
 
-        Where nobody told of any (`add_labelled`), as in a loop of Thinc's own, the gradient is taken as it is.
+        If that number is unknown (`add_labelled` was not called), as in a loop of Thinc's own, the gradient is not divided.
 
-        optimizer: the optimiser, or the function that `Language.rehearse` gives in its place. That one gathers
-            gradients for a step of Thinc's, parameter by parameter; the step here is taken at once, see
+        optimizer: the optimizer, or the function that `Language.rehearse` passes in its place. That function collects
+            gradients for a step of Thinc's, parameter by parameter; here the step is taken at once, see
             `TorchOptimizer.settings`.
         """
         n, self._n_labelled = self._n_labelled, 0
@@ -207,30 +206,30 @@ class EncoderShim(Shim):
 
     @contextlib.contextmanager
     def use_params(self, params: dict) -> Iterator[None]:
-        """Put the averages that the optimiser keeps into the module for the time of the context."""
+        """Use, in the context, the averages that the optimizer keeps as the module's parameters."""
         with with_averages(self.module, self.id, params) if self.is_loaded else contextlib.nullcontext():
             yield
 
     def training_state(self, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return, between two steps, what the next one depends on: tensors by name, and what JSON can hold.
+        """Return what the next step depends on: tensors by name, and values for JSON.
 
-        optimizer: the Thinc optimiser of the steps; the averages in it are part of the state.
+        optimizer: the Thinc optimizer of the steps; its averages are part of the state.
         """
         tensors, numbers = training_state(self.module, self._optimizer_or_new(), optimizer, self.id)
         return tensors, {**numbers, "most_pieces": self.most_pieces}
 
     def load_training_state(self, optimizer: Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        """Go on from what `training_state` returned; raises CheckpointError where the weights are another module's."""
+        """Restore what `training_state` returned; raises CheckpointError if the weights are those of another module."""
         load_training_state(self.module, self._optimizer_or_new(), optimizer, self.id, tensors, numbers)
         self.passes.most_pieces = numbers["most_pieces"]
 
     # Loading and saving
 
     def load_checkpoint(self, name: str, orthography: bool | None, revision: str | None = None) -> None:
-        """Load encoder, tokenizer and, where there is one, the token-classification head of a checkpoint.
+        """Load encoder, tokenizer and, if there is one, the token-classification head of a checkpoint.
 
         name, revision: hub name or folder, and branch, tag or commit of the hub, as for `from_pretrained`.
-        orthography: None for on where the tokenizer lower-cases.
+        orthography: None for yes if the tokenizer lower-cases.
         Raises CheckpointError, which names the setting `name`.
         """
         tokenizer = load_tokenizer(name, revision=revision)
@@ -257,7 +256,7 @@ class EncoderShim(Shim):
         self._has_gradient = False
 
     def to_disk(self, path: str | Path) -> None:
-        """Save into a folder: the encoder and its tokenizer as transformers has them, and `head.safetensors`."""
+        """Save into a folder: encoder and tokenizer in transformers' layout, and `head.safetensors`."""
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
         if not self.is_loaded:  # a pipeline may be saved before it is initialized; the folder stays empty
@@ -270,7 +269,7 @@ class EncoderShim(Shim):
         save_file(head, path / HEAD_FILE)
 
     def from_disk(self, path: str | Path) -> "EncoderShim":
-        """Load a folder that `to_disk` wrote; raises CheckpointError where it is not whole."""
+        """Load a folder that `to_disk` wrote; raises CheckpointError if it is incomplete or damaged."""
         path = Path(path)
         if path.is_dir() and not any(path.iterdir()):
             return self
@@ -307,10 +306,10 @@ class EncoderShim(Shim):
             return self.from_disk(folder)
 
     def to_device(self, device_type: str, device_id: int) -> None:
-        """Move the weights, as `Model.to_cpu` and `Model.to_gpu` ask, and what the optimiser knows of them."""
+        """Move the weights, as `Model.to_cpu` and `Model.to_gpu` ask, and the optimizer's state."""
         if self._model is None:
             return
-        # Thinc makes the GPU the current one, and says 0 for any
+        # Thinc makes the GPU the current one, but passes 0 for any
         device = current_gpu() if device_type == "gpu" else torch.device("cpu")
         with contextlib.nullcontext() if self._optimizer is None else self._optimizer.moving():
             self._place(device)
@@ -318,5 +317,7 @@ class EncoderShim(Shim):
     def _place(self, device: torch.device) -> None:
         embeddings = self.module.encoder.get_input_embeddings()
         if isinstance(embeddings, nn.Embedding):
-            embeddings.sparse = device.type == "cpu"  # see `_prepare_embeddings`; a GPU would have to be waited for
+            embeddings.sparse = (
+                device.type == "cpu"
+            )  # see `Passes._prepare_embeddings`; a GPU would have to be waited for
         self.module.to(device)

@@ -343,7 +343,7 @@ def test_a_cupy_that_does_not_work(name, message, monkeypatch):
 def test_a_torch_without_cuda(checkpoint, monkeypatch):
     """CuPy sees a card, torch was installed for the CPU."""
     monkeypatch.setitem(faketorch.CARD, "is_available", False)
-    message = r"spaCy uses a GPU, which torch cannot: torch .* is a build for the CPU alone\. Install"
+    message = r"spaCy uses a GPU, which torch cannot: torch .* is a build for the CPU only\. Install"
     with pytest.raises(ValueError, match=message):
         make(checkpoint("bert"))
     # Added before the GPU is required; such a torch has no current device
