@@ -27,7 +27,7 @@ from spacy_bertner.formats.convert import ConversionError, ReadOptions, convert,
 
 DIALECTS = Path(__file__).parent / "dialects"
 NAMES = sorted(path.name.removesuffix(".json") for path in DIALECTS.glob("*.json"))
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real corpora (../shared/data) are not here")
 
 
@@ -276,7 +276,7 @@ FAULTS = {
     "B- in IOB1": (
         "a B-X\nb I-X\n",
         {"scheme": "IOB1"},
-        [(1, "B-X begins a sentence: in scheme IOB1, B- only parts two entities of one label")],
+        [(1, "B-X begins a sentence: in scheme IOB1, B- only separates two entities of one label")],
     ),
     "no label": ("a B\nb O\n", {}, [(1, "tag 'B' names no label")]),
     "words only": (
@@ -388,8 +388,8 @@ def test_only_the_first_fifty_faults_are_shown(tmp_path):
     [
         (["missing.conll", "out"], "missing.conll: no such file or folder"),
         (["*.nothing", "out"], "*.nothing: no file matches this pattern"),
-        (["hollow", "out"], "hollow: the folder is empty"),
-        (["other", "out"], "other: no CoNLL file in this folder, by suffix"),
+        (["hollow", "out"], "hollow: no file with a known ending in this folder"),
+        (["other", "out"], "other: no file with a known ending in this folder"),
         (["a.conll", "a.conll/x"], ""),
         (["a.conll", "b.txt"], "b.txt: the output must be a folder, and this is a file"),
         (["a.conll", "out", "--scheme", "XYZ"], "scheme='XYZ'"),
