@@ -38,10 +38,7 @@ __all__ = ["ConversionError", "Fault", "Ledger", "ReadOptions", "convert", "read
 
 
 def read_conll(
-    source: str | Path | BinaryIO | Iterable[str],
-    options: ReadOptions | None = None,
-    *,
-    vocab: Vocab | None = None,
+    source: str | Path | BinaryIO | Iterable[str], options: ReadOptions | None = None, *, vocab: Vocab | None = None
 ) -> Iterator[Doc]:
     """Read the documents of a CoNLL file.
 
@@ -160,12 +157,7 @@ def _choose_outputs(
 
 
 def _fill(
-    docbin: DocBin,
-    found: Scan,
-    vocab: Vocab,
-    output: Path,
-    pipeline: Callable[[], Language],
-    on_read: OnRead | None,
+    docbin: DocBin, found: Scan, vocab: Vocab, output: Path, pipeline: Callable[[], Language], on_read: OnRead | None
 ) -> FileRecord:
     """Add the documents of a file to a DocBin, and check that nothing is lost."""
     options, layout, counts = found.options, found.layout, found.counts
@@ -176,17 +168,17 @@ def _fill(
         layout=layout.kind,
         columns=layout.titles(),
         scheme=found.schemes["tags"],
-        documents_by="marks" if counts.marks else by_number,
+        documents_by="marks" if counts["marks"] else by_number,
         spaces="given" if found.are_spaces_given else "rules" if options.detokenize else "unknown",
         missing=found.missing,
-        comments=counts.comments,
-        multi_word_tokens=counts.ranges,
-        empty_nodes=counts.empty_nodes,
+        comments=counts["comments"],
+        multi_word_tokens=counts["multi_word_tokens"],
+        empty_nodes=counts["empty_nodes"],
         sentences=0 if found.are_sentences_known else None,
-        entries=[*counts.dropped],
+        entries=[*found.dropped],
     )
     # Only with `repair` is there anything left to report
-    blocks = found.checked_blocks(record.entries.append, on_read) if found.n_faults else found.blocks(on_read)
+    blocks = found.blocks(on_read, report=record.entries.append if found.n_faults else None)
     first = len(docbin)
     for doc in DocMaker(vocab, found).docs(_counted(blocks, record)):
         record.documents += 1

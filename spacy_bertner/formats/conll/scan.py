@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
+from ...tags import OUTSIDE
 from ..faults import Fault, FaultList, UnreadableError
 from ..ledger import Entry
 from ..source import Source
-from .blocks import ABSENT, Block, BlockReader, Counts
+from .blocks import ABSENT, Block, BlockReader
 from .detect import detect_layout
 from .layout import Layout
 from .options import ReadOptions
-from .schemes import OUTSIDE, UNANNOTATED, Bigrams, Tag, TagParser, count_violations, detect_scheme, find_violation
+from .schemes import EDGE, UNANNOTATED, Bigrams, Tag, TagParser, count_violations, detect_scheme, find_violation
 
 _SAMPLE_LINES = 5000
 # Keys in MISC that are taken for tags, in order of preference
@@ -37,7 +38,8 @@ class Scan:
     options: ReadOptions
     parse: TagParser
     layout: Layout
-    counts: Counts = field(default_factory=Counts)
+    counts: Counter[str] = field(default_factory=Counter)
+    dropped: list[Entry] = field(default_factory=list)
     tokens: int = 0
     n_blocks: int = 0
     missing: int = 0
@@ -49,37 +51,34 @@ class Scan:
     @property
     def are_spaces_given(self) -> bool:
         """Whether the file says where spaces are."""
-        return self.counts.no_space > 0
+        return self.counts["no_space"] > 0
 
     @property
     def are_sentences_known(self) -> bool:
         """Whether the file says where sentences start; not a table whose blank lines only separate documents."""
         is_table = self.layout.kind == "table" and self.layout.misc is not None
-        return not is_table or self.counts.sentence_ends > 0 or self.n_blocks > max(1, self.counts.marks)
+        return not is_table or self.counts["sentence_ends"] > 0 or self.n_blocks > max(1, self.counts["marks"])
 
-    def blocks(self, on_read: OnRead | None = None) -> Iterator[Block]:
-        """Read the file again."""
-        reader = BlockReader(self.layout, self.options.encoding, self.parse)
-        return reader.read(self.source.lines(self.options.encoding, on_read))
-
-    def checked_blocks(self, report: Callable[[Entry], None], on_read: OnRead | None = None) -> Iterator[Block]:
-        """Read the file again, and report whatever is repaired, tags included."""
-        reader = BlockReader(self.layout, self.options.encoding, self.parse, report, keep_texts=True)
+    def blocks(self, on_read: OnRead | None = None, report: Callable[[Entry], None] | None = None) -> Iterator[Block]:
+        """Read the file again; `report` is called for whatever is repaired, tags included."""
+        reader = BlockReader(self.layout, self.options.encoding, self.parse, report)
         for block in reader.read(self.source.lines(self.options.encoding, on_read)):
-            for name, scheme in self.schemes.items():
-                self._check_tags(block, getattr(block, name), scheme, report)
+            for name, scheme in self.schemes.items() if report is not None else ():
+                for entry in self._check_tags(block, getattr(block, name), scheme):
+                    report(entry)
             yield block
 
-    def _check_tags(self, block: Block, tags: list[str], scheme: str | None, report: Callable[[Entry], None]) -> None:
-        before: Tag | None = None
-        for i, text in enumerate([*tags, None]):
-            tag = None if text is None else self.parse[text]
-            if tag is not None and tag.fault:
-                report(Entry(block.lines[i], tag.fault, f"read as {tag.repaired}", block.texts[i]))
-            found = find_violation(before, tag, scheme) if scheme else None
-            if found is not None:
-                at = i - found.is_earlier
-                report(Entry(block.lines[at], found.what, found.repair, block.texts[at]))
+    def _check_tags(self, block: Block, tags: list[str], scheme: str | None) -> Iterator[Entry]:
+        before = self.parse[EDGE]
+        for i, text in enumerate([*tags, EDGE]):
+            tag = self.parse[text]
+            if tag.fault:
+                number, line = block.lines[i]
+                yield Entry(number, tag.fault, f"read as {tag.repaired}", line)
+            if scheme and (violation := find_violation(before, tag, scheme)):
+                what, repair, is_earlier = violation
+                number, line = block.lines[i - is_earlier]
+                yield Entry(number, what, repair, line)
             before = tag
 
 
@@ -105,7 +104,7 @@ def scan(source: Source, options: ReadOptions, faults: FaultList, on_read: OnRea
         return None
     if found.n_faults == 0 or options.repair:
         return found
-    for _ in found.checked_blocks(lambda entry: faults.add(Fault(source.name, entry.line, entry.reason, entry.text))):
+    for _ in found.blocks(report=lambda entry: faults.add(Fault(source.name, entry.line, entry.reason, entry.text))):
         pass
     return None
 
@@ -119,7 +118,7 @@ def _scan(source: Source, options: ReadOptions, on_read: OnRead | None) -> Scan:
         layout = replace(layout, misc_key=_find_misc_key(source, layout, encoding, parse))
     parse[ABSENT] = Tag(OUTSIDE)
     reader = BlockReader(layout, encoding, parse)
-    found = Scan(source, options, parse, layout, reader.counts)
+    found = Scan(source, options, parse, layout, reader.counts, reader.dropped)
     found.bigrams = {name: Counter() for name in (("tags",) if layout.layer is None else ("tags", "layer"))}
     for block in reader.read(source.lines(encoding, on_read)):
         found.n_blocks += 1
@@ -127,26 +126,25 @@ def _scan(source: Source, options: ReadOptions, on_read: OnRead | None) -> Scan:
         found.words_crc = words_checksum(block.words, found.words_crc)
         for name, bigrams in found.bigrams.items():
             tags = getattr(block, name)
-            bigrams.update(zip([None, *tags], [*tags, None], strict=True))
+            bigrams.update(zip([EDGE, *tags], [*tags, EDGE], strict=True))
     if not found.tokens:
         raise UnreadableError("the file holds no tokens")
-    used = {tag for _, tag in found.bigrams["tags"] if tag is not None}
-    if all(parse[tag].prefix == UNANNOTATED for tag in used if tag != ABSENT):
-        some = ", ".join(sorted(used - {ABSENT})[:5])
+    used = {tag for _, tag in found.bigrams["tags"]} - {EDGE, ABSENT}
+    if all(parse[tag].prefix == UNANNOTATED for tag in used):
+        some = ", ".join(sorted(used)[:5])
         column = f"MISC ({layout.misc_key}=)" if layout.tag is None else layout.title(layout.tag)
         first = next((i for i, line in enumerate(sample, 1) if line.strip() and line[0] not in "#-"), 1)
         raise UnreadableError(f"column {column} holds no tags, only {some}", first)
     if layout.tag is None and OUTSIDE in used:
         # Where the file writes O, a token without a tag is not annotated
         parse[ABSENT] = Tag(UNANNOTATED)
-    found.n_faults = reader.counts.repaired
+    found.n_faults = reader.counts["repaired"]
+    for (_, tag), n in found.bigrams["tags"].items():
+        found.n_faults += n * (parse[tag].fault is not None)
+        found.missing += n * (parse[tag].prefix == UNANNOTATED)
     for name, bigrams in found.bigrams.items():
         scheme = found.schemes[name] = options.scheme or detect_scheme(bigrams, parse)
-        found.n_faults += sum(n for (_, tag), n in bigrams.items() if tag is not None and parse[tag].fault)
         found.n_faults += count_violations(bigrams, parse, scheme) if scheme else 0
-    found.missing = sum(
-        n for (_, tag), n in found.bigrams["tags"].items() if tag is not None and parse[tag].prefix == UNANNOTATED
-    )
     return found
 
 
