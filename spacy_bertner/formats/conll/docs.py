@@ -40,7 +40,7 @@ class DocMaker:
 
     def docs(self, blocks: Iterable[Block]) -> Iterator[Doc]:
         """Make Docs of all blocks of the file: one per document mark if there are any, else one per `n_sents` sentences."""
-        is_marked, n_sents = self.scan.counts["marks"] > 0, self.scan.options.n_sents
+        is_marked, n_sents = self.scan.record.documents_by == "marks", self.scan.options.n_sents
         group: list[Block] = []
         n_in_group = 0
         for block in blocks:
@@ -59,7 +59,7 @@ class DocMaker:
         # does not align
         doc = Doc(self.vocab, words, self._spaces(blocks))
         attrs, columns = ["ENT_IOB", "ENT_TYPE"], [self._entities(block.tags for block in blocks)]
-        if scan.are_sentences_known:
+        if scan.record.sentences is not None:
             starts = np.full((len(words), 1), -1, dtype=np.int64)  # (n_tokens, 1)
             offset = 0
             for block in blocks:
@@ -91,9 +91,9 @@ class DocMaker:
 
     def _spaces(self, blocks: Sequence[Block]) -> list[bool] | None:
         """Return whether a space follows each token; None where that is unknown."""
-        if self.scan.are_spaces_given:
+        if self.scan.record.spaces == "given":
             spaces = [space for block in blocks for space in block.spaces]
-        elif self.scan.options.detokenize:
+        elif self.scan.record.spaces == "rules":
             spaces = []
             for block in blocks:
                 for start, end in pairwise([*block.starts, len(block.words)]):

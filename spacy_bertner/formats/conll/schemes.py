@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ...tags import OUTSIDE, ROLES, SCHEMES
@@ -140,7 +140,7 @@ def detect_scheme(bigrams: Bigrams, parse: TagParser) -> str | None:
     return min(counts, key=counts.__getitem__)
 
 
-def count_entities(bigrams: Bigrams, parse: TagParser) -> Counter[str]:
+def count_entities(bigrams: Mapping[tuple[str, str], int], parse: TagParser) -> Counter[str]:
     """Count the entities of a file, by label."""
     counts: Counter[str] = Counter()
     for (before, tag), n in bigrams.items():
