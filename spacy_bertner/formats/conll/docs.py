@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,15 +61,16 @@ class DocMaker:
         attrs, columns = ["ENT_IOB", "ENT_TYPE"], [self._entities(block.tags for block in blocks)]
         if scan.record.sentences is not None:
             starts = np.full((len(words), 1), -1, dtype=np.int64)  # (n_tokens, 1)
-            offset = 0
-            for block in blocks:
-                starts[[offset + start for start in block.starts]] = 1
-                offset += len(block.words)
+            offsets = accumulate((len(block.words) for block in blocks), initial=0)
+            starts[
+                [offset + start for offset, block in zip(offsets, blocks, strict=False) for start in block.starts]
+            ] = 1
             attrs.append("SENT_START")
             columns.append(starts.astype(np.uint64))
         if scan.layout.pos is not None:
+            hashes = [self._hash(tag) for block in blocks for tag in block.pos]
             attrs.append("TAG")
-            columns.append(np.array([[self._hash(tag)] for block in blocks for tag in block.pos], dtype=np.uint64))
+            columns.append(np.array(hashes, dtype=np.uint64).reshape(-1, 1))
         doc.from_array(attrs, np.hstack(columns))  # type: ignore[arg-type]
         if scan.layout.layer is not None:
             other = Doc(self.vocab, words).from_array(attrs[:2], self._entities(block.layer for block in blocks))  # type: ignore[arg-type]
