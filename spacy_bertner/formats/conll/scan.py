@@ -140,7 +140,7 @@ def scan(source: Source, options: ReadOptions, on_read: OnRead | None = None) ->
 def _record(
     source: Source, options: ReadOptions, layout: Layout, counts: Counter[str], scheme: str | None
 ) -> FileRecord:
-    """Make the record of a file, without what is told by its tags."""
+    """Make the record of a file, except for what depends on its tags."""
     by_number = f"every {options.n_sents} sentences" if options.n_sents else "file"
     # A table may have blank lines only between documents, and then says where sentences start in MISC or not at all
     is_table = layout.kind == "table" and layout.misc is not None
