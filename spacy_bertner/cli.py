@@ -10,13 +10,10 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 from spacy.cli._util import app
-
-if TYPE_CHECKING:
-    from .formats.conll.ledger import Ledger
 
 bertner = typer.Typer(
     name="bertner",
@@ -34,7 +31,7 @@ def one_line_errors(command: str) -> Iterator[None]:
     except (BrokenPipeError, typer.Exit):  # whoever reads standard output has had enough: typer knows how to end then
         raise
     except (ValueError, OSError, ImportError, RuntimeError) as err:
-        from .formats.conll.faults import ConversionError
+        from .formats.faults import ConversionError
 
         # A conversion error is a list of lines with file and number
         typer.echo(str(err) if isinstance(err, ConversionError) else f"{command}: {err}", err=True)
@@ -45,7 +42,7 @@ def one_line_errors(command: str) -> Iterator[None]:
 def convert_cli(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Files, folders, globs; - for standard input"),
+        typer.Argument(metavar="INPUT...", help="Files, folders, glob patterns; - for standard input"),
     ],
     output_dir: Annotated[Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder for the .spacy files")],
     merge: Annotated[
@@ -54,23 +51,23 @@ def convert_cli(
     ] = None,
     ledger: Annotated[
         Path | None,
-        typer.Option("--ledger", help="Write what was read, kept, mended, dropped to this JSON file"),
+        typer.Option("--ledger", help="Write what was read, written, repaired and dropped to this JSON file"),
     ] = None,
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Mend what can be mended, and note it, instead of failing"),
+        typer.Option("--repair", help="Repair what can be repaired, and record it, instead of failing"),
     ] = False,
     scheme: Annotated[
         str | None,
-        typer.Option("--scheme", help="IO, IOB1, IOB2, BIOES, BILOU, BMES, BMEWO [default: found out]"),
+        typer.Option("--scheme", help="Tag scheme, such as IOB2, BIOES or IO [default: detected]"),
     ] = None,
     missing: Annotated[
         list[str] | None,
-        typer.Option("--missing", help="Marker of a missing annotation besides _ (may be given again)"),
+        typer.Option("--missing", help="Marker of a missing annotation besides _ (may be repeated)"),
     ] = None,
     n_sents: Annotated[
         int,
-        typer.Option("--n-sents", "-n", help="Sentences a document in files without marks; 0: one a file"),
+        typer.Option("--n-sents", "-n", help="Sentences per document in files without marks; 0: one document per file"),
     ] = 10,
     word_col: Annotated[
         str | None,
@@ -82,7 +79,7 @@ def convert_cli(
         str | None,
         typer.Option("--layer-col", help="Column of a second layer of entities, likewise"),
     ] = None,
-    spans_key: Annotated[str, typer.Option("--spans-key", help="Where in doc.spans the second layer goes")] = "sc",
+    spans_key: Annotated[str, typer.Option("--spans-key", help="Group of doc.spans for the second layer")] = "sc",
     misc_key: Annotated[
         str | None, typer.Option("--misc-key", help="Key of the tags in the MISC column of CoNLL-U")
     ] = None,
@@ -92,13 +89,13 @@ def convert_cli(
     lang: Annotated[str, typer.Option("--lang", "-l", help="Language of the vocabulary and the tokenizer")] = "en",
     detokenize: Annotated[
         bool,
-        typer.Option("--detokenize", help="Set natural spaces by rules where the file does not give them"),
+        typer.Option("--detokenize", help="Set spaces by rules where the file does not give them"),
     ] = False,
 ) -> None:
-    """Convert CoNLL files and their relatives to .spacy files, with nothing lost on the way.
+    """Convert CoNLL files and their relatives to .spacy files, with nothing lost.
 
-    Everything wrong with the input is named by file and line; then nothing is written. See
-    docs/convert.md for the dialects that are read.
+    Whatever is wrong with the input is reported by file and line; then nothing is written. See docs/convert.md for the
+    dialects that are read.
     """
     from .formats.convert import ReadOptions, convert
 
@@ -122,15 +119,15 @@ def convert_cli(
         )
         from tqdm import tqdm  # type: ignore[import-untyped]
 
-        # Two walks over each byte; on a short input the bar would only flicker.
+        # On a short input the bar would only flicker
         with tqdm(unit="B", unit_scale=True, disable=None, delay=1.0, leave=False) as bar:
 
             def progress(n_bytes: int, total: int) -> None:
                 bar.total = total
                 bar.update(n_bytes)
 
-            book = convert(inputs, output_dir, options, merge=merge, ledger=ledger, progress=progress)
-    _print_ledger(book)
+            result = convert(inputs, output_dir, options, merge=merge, ledger=ledger, progress=progress)
+    _print(str(result))
 
 
 @bertner.command("onnx")
@@ -363,53 +360,7 @@ def report_cli(
     _print(f"Wrote {paths[0]}, and beside it {', '.join(path.name for path in paths[1:])}")
 
 
-def _print_ledger(book: Ledger) -> None:
-    """The ledger as a short table."""
-    from wasabi import table
-
-    header = ("input", "layout", "scheme", "docs", "sents", "tokens", "entities", "mended")
-    rows = []
-    for record in book.files:
-        sentences = "?" if record.sentences is None else str(record.sentences)
-        rows.append(
-            (
-                record.input,
-                record.layout,
-                record.scheme or "-",
-                str(record.documents),
-                sentences,
-                str(record.tokens),
-                str(record.entities.total()),
-                str(len(record.entries)),
-            )
-        )
-    aligns: tuple[Literal["l", "r"], ...] = ("l", "l", "l", "r", "r", "r", "r", "r")
-    _print(table(rows, header=header, divider=True, aligns=aligns, max_col=60))
-    labels = ", ".join(f"{label} {n}" for label, n in sorted(book.entities.items()))
-    _print(f"Entities: {labels or 'none'}")
-    for record in book.files:
-        _print_some(
-            f"{record.input}: mended or dropped",
-            [f"line {entry.line}: {entry.reason}; {entry.action}" for entry in record.entries],
-        )
-        _print_some(
-            f"{record.input}: entities that do not align with the pipeline's own tokens",
-            [f"document {lost.document}: {lost.text} ({lost.label})" for lost in record.misaligned],
-        )
-
-
 def _print(text: str) -> None:
     """Print what the terminal's encoding may not have."""
     encoding = sys.stdout.encoding or "utf-8"
     typer.echo(text.encode(encoding, "backslashreplace").decode(encoding))
-
-
-def _print_some(what: str, lines: list[str], limit: int = 5) -> None:
-    from .formats.conll.faults import printable
-
-    if lines:
-        _print(f"{what}: {len(lines)}")
-        for line in lines[:limit]:
-            _print(f"  {printable(line)}")
-        if len(lines) > limit:
-            _print(f"  … and {len(lines) - limit} more, all of them in the ledger (--ledger)")

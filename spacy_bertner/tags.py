@@ -8,6 +8,7 @@ Ratinov and Roth (2009; `BILUO`) and plain `IO`, which cannot tell two neighbour
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +18,38 @@ Bools2d = NDArray[np.bool_]
 Ints1d = NDArray[np.int64]
 Floats2d = NDArray[np.floating]
 
-# The prefixes of each scheme, in the order in which the tags of a label are numbered
-PREFIXES = {"BIO": "BI", "BILUO": "BILU", "IOB1": "IB", "IO": "I"}
+
+class Scheme(NamedTuple):
+    """A tag scheme as files and heads write it.
+
+    like: the scheme of the component that has the same tags, perhaps with other letters.
+    prefixes: its letters; those of the component's schemes in the order in which the tags of a label are numbered.
+    aliases: its other names.
+    """
+
+    like: str
+    prefixes: str
+    aliases: tuple[str, ...] = ()
+
+
+# The one table of tag schemes: a new row is known to `convert --scheme` and detected. Of those that fit a file equally
+# well, the first is taken
+SCHEMES = {
+    "IOB2": Scheme("BIO", "BI", ("BIO", "BIO2")),
+    "BIOES": Scheme("BILUO", "BIES", ("IOBES",)),
+    "BILOU": Scheme("BILUO", "BILU", ("BILUO", "BIOUL")),
+    "BMES": Scheme("BILUO", "BMES", ("BMESO",)),
+    "BMEWO": Scheme("BILUO", "BMEW", ("BMEOW",)),
+    "IOB1": Scheme("IOB1", "IB", ("BIO1",)),
+    "IO": Scheme("IO", "I"),
+}
+# The place in an entity that a prefix stands for, in BILUO: beginning, inside, last, unit (the only token)
+ROLES = {"B": "B", "I": "I", "M": "I", "L": "L", "E": "L", "U": "U", "S": "U", "W": "U"}
+# The schemes of the component, with their prefixes
+PREFIXES = {scheme.like: scheme.prefixes for name, scheme in SCHEMES.items() if scheme.like in (name, *scheme.aliases)}
 # What a label must have of them so that there can be an entity of it: one of these
 FIRST_PREFIXES = {"BIO": ("B",), "BILUO": ("U", "BL"), "IOB1": ("I",), "IO": ("I",)}
-# Other letters for the prefixes of BILUO, as in BIOES and BMES
-OTHER_PREFIXES = {"E": "L", "S": "U", "M": "I"}
-# What tags are read as, where their names alone do not decide: those before the others
+# Which of them the names of a head are read as, where they fit several: the first
 PREFERENCE = ("IO", "BIO", "IOB1", "BILUO")
 OUTSIDE = "O"
 MISSING = -1
@@ -83,9 +109,9 @@ class ReadTags:
 def read_tags(names: Sequence[str], scheme: str | None = None) -> ReadTags:
     """Read the tags off the names that a token-classification head has for its columns.
 
-    names: the names, in order: `O` and tags of IO, BIO, IOB1 or BILUO, the last as BIOES or BMES too, or bare labels, which
-        are tags of IO. `B-` and `I-` are both in BIO and in IOB1: taken for BIO, unless a label lacks its `B-`.
-    scheme: a key of `PREFIXES` that they must be of; None to find out.
+    names: the names, in order: `O` and tags of one of `SCHEMES`, or bare labels, which are tags of IO. `B-` and `I-` are
+        both in BIO and in IOB1: taken for BIO, unless a label lacks its `B-`.
+    scheme: a key of `PREFIXES` that they must be of; None to detect it.
     Raises ValueError for names of no scheme, or not of the one given.
     """
     placeholders = [name for name in names if re.fullmatch(r"LABEL_\d+", name)]
@@ -100,11 +126,12 @@ def read_tags(names: Sequence[str], scheme: str | None = None) -> ReadTags:
     inside = [name for name in names if name != OUTSIDE]
     tags = list(names)
     written: dict[str, str] = {}
-    if any(prefix in {*"BILU", *OTHER_PREFIXES} and label for prefix, label in pairs):
+    if any(prefix in ROLES and label for prefix, label in pairs):
         for i, (prefix, label) in enumerate(pairs):
-            if prefix in OTHER_PREFIXES and label:
-                tags[i] = f"{OTHER_PREFIXES[prefix]}-{label}"
-                written[OTHER_PREFIXES[prefix]] = f"{prefix}-"
+            role = ROLES.get(prefix, prefix)
+            if role != prefix and label:
+                tags[i] = f"{role}-{label}"
+                written[role] = f"{prefix}-"
     elif inside and any(all(re.search(pattern, name) for name in inside) for pattern in _OTHER_SPELLINGS):
         raise ValueError(f"{inside[0]!r} is no tag: a tag is a prefix, a hyphen and a label (B-PER). {_RENAME}")
     else:

@@ -1,7 +1,6 @@
-"""Reading CoNLL files and their relatives.
+"""The CoNLL family to Docs.
 
-One concept a file: `options` (what the user may set), `source` (bytes to lines), `layout` (which
-column is what), `schemes` (tags to entities), `reader` (lines to blocks of tokens), `docs` (blocks
-to Docs), `detokenize` (natural spacing), `faults` (what is wrong, and where) and `ledger` (what was
-read, kept, mended and dropped). `spacy_bertner.convert` puts them together.
+`options` (what the user may set), `layout` (which column is what), `detect` (the layout of a file), `schemes` (what tags
+mean, which scheme a file follows), `blocks` (lines to sentences), `scan` (the first pass over a file), `docs` (sentences to
+Docs).
 """

@@ -1,180 +1,105 @@
-"""Blocks of tokens → Docs."""
+"""Blocks of tokens to Docs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from functools import cache
+from itertools import accumulate, pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 from spacy.tokens import Doc, Span
 from spacy.util import get_lang_class
 from spacy.vocab import Vocab, create_vocab
 
-from .detokenize import guess_spaces
-from .options import ReadOptions
-from .reader import Block, Report, Scan
-from .schemes import Tag, TagParser, begins, check
+from ..detokenize import guess_spaces
+from .blocks import Block
+from .scan import Scan
+from .schemes import EDGE, UNANNOTATED, begins
 
-# Values of the attribute ENT_IOB.
-_MISSING, _INSIDE, _OUTSIDE, _BEGINS = range(4)
+# Values of the attribute ENT_IOB
+_UNANNOTATED, _INSIDE, _OUTSIDE, _BEGINS = range(4)
 
 
 def make_vocab(lang: str) -> Vocab:
-    """The vocabulary of a blank pipeline.
-
-    lang (str): Code of a language.
-    RETURNS (Vocab): A new one. Raises ValueError if spaCy does not know the language.
-    """
+    """Make the vocabulary of a blank pipeline; raise ValueError if spaCy does not know the language."""
     try:
         return create_vocab(lang, get_lang_class(lang).Defaults)
     except ImportError as err:
         raise ValueError(f"lang={lang!r}: not a language that spaCy knows") from err
 
 
-def report_tags(block: Block, tags: Sequence[str], parse: TagParser, scheme: str | None, report: Report) -> None:
-    """Report each tag of a block that is malformed or that breaks the scheme's rules.
-
-    block (Block): With the texts of its lines.
-    tags (Sequence[str]): Its tags, of the layer in question.
-    parse (TagParser): Takes tags apart.
-    scheme (str | None): The scheme; None if there are no entities.
-    report (Report): Told of each.
-    """
-    prev: Tag | None = None
-    for i, text in enumerate([*tags, None]):
-        tag = None if text is None else parse[text]
-        if tag is not None and tag.fault:
-            report(block.lines[i], tag.fault, f"read as {tag.mended}", block.texts[i])
-        found = check(prev, tag, scheme) if scheme else None
-        if found:
-            what, mended, which = found
-            report(block.lines[i + which], what, mended, block.texts[i + which])
-        prev = tag
-
-
 class DocMaker:
-    """Makes Docs of the blocks of one source.
+    """Makes Docs, which share a vocabulary, of the blocks of one file."""
 
-    vocab (Vocab): Shared by all Docs.
-    scan (Scan): What is known about the source.
-    parse (TagParser): Takes tags apart.
-    options (ReadOptions): What the user asked for.
-    """
-
-    def __init__(self, vocab: Vocab, scan: Scan, parse: TagParser, options: ReadOptions) -> None:
+    def __init__(self, vocab: Vocab, scan: Scan) -> None:
         self.vocab = vocab
-        self.parse = parse
-        self.options = options
         self.scan = scan
-        self.has_pos = scan.layout.pos is not None
-        self.has_layer = scan.layout.layer is not None
-        self._strings: dict[str, int] = {"": 0}
-        self._codes: dict[tuple[str | None, str], tuple[int, int]] = {}
+        self._hash = cache(vocab.strings.add)
+        self._code = cache(self._make_code)
 
     def docs(self, blocks: Iterable[Block]) -> Iterator[Doc]:
-        """Group blocks into documents.
-
-        blocks (Iterable[Block]): All blocks of the source, in order.
-        YIELDS (Doc): At the document marks if the source has any, else `n_sents` sentences each,
-            else one for all.
-        """
-        marked, n_sents = self.scan.counts.marks > 0, self.options.n_sents
+        """Make Docs of all blocks of the file: one per document mark if there are any, else one per `n_sents` sentences."""
+        is_marked, n_sents = self.scan.record.documents_by == "marks", self.scan.options.n_sents
         group: list[Block] = []
         n_in_group = 0
         for block in blocks:
-            ends = block.new_doc if marked else 0 < n_sents <= n_in_group
-            if ends and group:
-                yield self.doc(group)
+            if group and (block.is_new_doc if is_marked else 0 < n_sents <= n_in_group):
+                yield self._doc(group)
                 group, n_in_group = [], 0
             group.append(block)
             n_in_group += len(block.starts)
         if group:
-            yield self.doc(group)
+            yield self._doc(group)
 
-    def doc(self, blocks: Sequence[Block]) -> Doc:
-        """One Doc.
-
-        blocks (Sequence[Block]): Its tokens, at least one.
-        RETURNS (Doc): With entities, sentence starts, and whatever else the source has.
-        """
+    def _doc(self, blocks: Sequence[Block]) -> Doc:
+        scan = self.scan
         words = [word for block in blocks for word in block.words]
-        spaces = self._spaces(blocks)
-        # Without spaces the Doc says that they are unknown, and `spacy.Corpus.v1` then keeps its
-        # tokens; with made-up ones it would tokenise again and lose what does not fit.
-        doc = Doc(self.vocab, words=words) if spaces is None else Doc(self.vocab, words, spaces)
-        codes = [code for block in blocks for code in self._decode(block.tags)]
-        attrs = ["ENT_IOB", "ENT_TYPE"]
-        columns = [np.array(codes, dtype=np.uint64)]  # (n_tokens, 2)
-        if self.scan.sentences_known:
+        # With spaces unknown, `spacy.Corpus.v1` keeps the tokens; with made-up ones it would tokenise again and lose what
+        # does not align
+        doc = Doc(self.vocab, words, self._spaces(blocks))
+        attrs, columns = ["ENT_IOB", "ENT_TYPE"], [self._entities(block.tags for block in blocks)]
+        if scan.record.sentences is not None:
+            starts = np.full((len(words), 1), -1, dtype=np.int64)  # (n_tokens, 1)
+            offsets = accumulate((len(block.words) for block in blocks), initial=0)
+            starts[
+                [offset + start for offset, block in zip(offsets, blocks, strict=False) for start in block.starts]
+            ] = 1
             attrs.append("SENT_START")
-            columns.append(_sentence_starts(blocks, len(words)))
-        if self.has_pos:
-            attrs.append("TAG")
+            columns.append(starts.astype(np.uint64))
+        if scan.layout.pos is not None:
             hashes = [self._hash(tag) for block in blocks for tag in block.pos]
+            attrs.append("TAG")
             columns.append(np.array(hashes, dtype=np.uint64).reshape(-1, 1))
         doc.from_array(attrs, np.hstack(columns))  # type: ignore[arg-type]
-        if self.has_layer:
-            doc.spans[self.options.spans_key] = self._layer(doc, blocks)
+        if scan.layout.layer is not None:
+            other = Doc(self.vocab, words).from_array(attrs[:2], self._entities(block.layer for block in blocks))  # type: ignore[arg-type]
+            doc.spans[scan.options.spans_key] = [Span(doc, ent.start, ent.end, label=ent.label) for ent in other.ents]
         return doc
 
-    def _hash(self, string: str) -> int:
-        found = self._strings.get(string)
-        if found is None:
-            found = self._strings[string] = self.vocab.strings.add(string)
-        return found
+    def _entities(self, tags_of_blocks: Iterable[Sequence[str]]) -> NDArray[np.uint64]:
+        """Return ENT_IOB and ENT_TYPE of each token, (n_tokens, 2)."""
+        codes: list[tuple[int, int]] = []
+        for tags in tags_of_blocks:
+            codes.extend(map(self._code, [EDGE, *tags[:-1]], tags))
+        return np.array(codes, dtype=np.uint64)
 
-    def _decode(self, tags: Sequence[str]) -> Iterator[tuple[int, int]]:
-        """ENT_IOB and ENT_TYPE of each tag."""
-        codes = self._codes
-        prev: str | None = None
-        for text in tags:
-            code = codes.get((prev, text))
-            if code is None:
-                tag = self.parse[text]
-                if not tag.label:
-                    code = (_MISSING if tag.prefix == "_" else _OUTSIDE, 0)
-                elif begins(None if prev is None else self.parse[prev], tag):
-                    code = (_BEGINS, self._hash(tag.label))
-                else:
-                    code = (_INSIDE, self._hash(tag.label))
-                codes[prev, text] = code
-            yield code
-            prev = text
+    def _make_code(self, before: str, text: str) -> tuple[int, int]:
+        tag = self.scan.parse[text]
+        if not tag.label:
+            return _UNANNOTATED if tag.prefix == UNANNOTATED else _OUTSIDE, 0
+        return _BEGINS if begins(self.scan.parse[before], tag) else _INSIDE, self._hash(tag.label)
 
     def _spaces(self, blocks: Sequence[Block]) -> list[bool] | None:
-        if self.scan.spaces_given:
+        """Return whether a space follows each token; None where that is unknown."""
+        if self.scan.record.spaces == "given":
             spaces = [space for block in blocks for space in block.spaces]
-        elif self.options.detokenize:
+        elif self.scan.record.spaces == "rules":
             spaces = []
             for block in blocks:
-                bounds = [*block.starts, len(block.words)]
-                for start, end in pairwise(bounds):
+                for start, end in pairwise([*block.starts, len(block.words)]):
                     spaces.extend(guess_spaces(block.words[start:end]))
         else:
             return None
         spaces[-1] = False
         return spaces
-
-    def _layer(self, doc: Doc, blocks: Sequence[Block]) -> list[Span]:
-        spans: list[Span] = []
-        offset = 0
-        for block in blocks:
-            start, label = -1, 0
-            for i, (iob, type_) in enumerate([*self._decode(block.layer), (_OUTSIDE, 0)]):
-                if iob == _INSIDE:
-                    continue
-                if start >= 0:
-                    spans.append(Span(doc, start + offset, i + offset, label=label))
-                start, label = (i, type_) if iob == _BEGINS else (-1, 0)
-            offset += len(block.words)
-        return spans
-
-
-def _sentence_starts(blocks: Sequence[Block], n_tokens: int) -> np.ndarray:
-    starts = np.full((n_tokens, 1), -1, dtype=np.int64)  # (n_tokens, 1)
-    offset = 0
-    for block in blocks:
-        for start in block.starts:
-            starts[offset + start] = 1
-        offset += len(block.words)
-    return starts.astype(np.uint64)

@@ -1,85 +1,13 @@
-"""Faults of an input, each with its file, its line and the line itself."""
+"""The former place of `formats.faults`."""
 
-from __future__ import annotations
+from ..faults import ConversionError, Fault, printable
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
-MAX_SHOWN = 50
-MAX_WIDTH = 400
+__all__ = ["ConversionError", "Fault", "FaultList", "printable"]
 
 
-def printable(text: str) -> str:
-    """Make one line of input safe to print: on one line, no control characters, not too long.
-
-    text (str): The line as it was decoded; undecodable bytes as surrogates.
-    RETURNS (str): The same, with what cannot be printed written as an escape.
-    """
-    out = []
-    for ch in text[: MAX_WIDTH + 1]:
-        if ch.isprintable() or ch == "\t":
-            out.append(ch)
-        elif "\udc80" <= ch <= "\udcff":
-            out.append(f"\\x{ord(ch) - 0xDC00:02x}")
-        else:
-            out.append(ch.encode("unicode_escape", "backslashreplace").decode("ascii"))
-    if len(text) > MAX_WIDTH:
-        out[MAX_WIDTH:] = ["…"]
-    return "".join(out)
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing that is wrong: which file, which line (None for the file as a whole), what, and
-    the line itself."""
-
-    path: str
-    line: int | None
-    what: str
-    text: str | None = None
-
-    def __str__(self) -> str:
-        place = self.path if self.line is None else f"{self.path}:{self.line}"
-        text = "" if self.text is None else f": {printable(self.text)}"
-        return f"{printable(place)}: {printable(self.what)}{text}"
-
-
-class ConversionError(ValueError):
-    """Input that cannot be converted as it stands.
-
-    faults (Iterable[Fault]): The first faults of all files, in order.
-    total (int | None): How many there are, if more than those.
-    """
-
-    def __init__(self, faults: Iterable[Fault], total: int | None = None) -> None:
-        self.faults = list(faults)
-        self.total = len(self.faults) if total is None else total
-        shown = self.faults[:MAX_SHOWN]
-        lines = [str(fault) for fault in shown]
-        if self.total > len(shown):
-            more = self.total - len(shown)
-            lines.append(f"… and {more} more fault{'s' if more != 1 else ''} ({self.total} in all)")
-        super().__init__("\n".join(lines))
-
-
-class FaultList:
-    """Keeps the first faults and counts the rest, so that memory does not grow with them."""
-
-    def __init__(self) -> None:
-        self.first: list[Fault] = []
-        self.total = 0
-
-    def add(self, fault: Fault) -> None:
-        """Count a fault, and keep it if it is among the first."""
-        self.total += 1
-        if len(self.first) < MAX_SHOWN:
-            self.first.append(fault)
-
-    def extend(self, faults: Iterable[Fault]) -> None:
-        """Add several."""
-        for fault in faults:
-            self.add(fault)
+class FaultList(ConversionError):
+    """The former name of a `ConversionError` that faults are added to."""
 
     def error(self) -> ConversionError:
-        """The exception to raise for what was collected."""
-        return ConversionError(self.first, self.total)
+        """Return itself."""
+        return self

@@ -1,40 +1,39 @@
-"""What a user may say about an input; everything left out is found out from the file."""
+"""What a user may set; everything else is detected."""
 
 from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
 
-from .schemes import resolve_scheme
+from ...tags import SCHEMES
 
 LAYOUTS = ("auto", "columns", "conllu", "table", "inline")
 DELIMITERS = ("auto", "tab", "space")
+_SCHEME_NAMES = {alias: name for name, scheme in SCHEMES.items() for alias in (name, *scheme.aliases)}
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How to read CoNLL files.
+    """How to read CoNLL files. What is None or "auto" is detected.
 
-    word_col, tag_col, pos_col, layer_col (str | int | None): Columns, counted from 1 as in
-        `cut -f`, from the end if negative, or by name where the file names its columns. None:
-        found out. `pos_col` may be "none": `token.tag_` is left alone. `layer_col` is a second
-        layer of entities, which goes to `doc.spans[spans_key]`.
-    layout (str): "columns", "conllu" (CoNLL-U and CoNLL-U Plus), "table" (a header row, as in
-        HIPE), "inline" (`word|tag word|tag`, one sentence a line), or "auto".
-    delimiter (str): "tab", "space" (any run of spaces and tabs) or "auto".
-    scheme (str | None): One of `spacy_bertner.formats.conll.schemes.SCHEMES` or their other names. None:
-        found out from the whole file.
-    missing (tuple[str, ...]): Markers of a missing annotation, besides `_`.
-    misc_key (str | None): Key of the tags in the MISC column of CoNLL-U, such as `name`.
-    n_sents (int): Sentences a document in a file without document marks; 0: one document a file.
-    encoding (str): Encoding of the files; a UTF-8 byte order mark is dropped.
-    detokenize (bool): Where the file says nothing about spaces, set them by rules.
-    spans_key (str): Where the second layer goes.
-    lang (str): Language code of the blank pipeline that makes the vocabulary and the tokens to
-        which entities must align where spaces are known.
-    repair (bool): Mend what can be mended, and note it, instead of failing.
+    word_col, tag_col, pos_col, layer_col: columns, counted from 1 as in `cut -f`, from the end if negative, or by name
+        where the file names them. `pos_col` may be "none": `token.tag_` is not set. `layer_col` is a second layer of
+        entities.
+    layout: "columns", "conllu" (CoNLL-U and CoNLL-U Plus), "table" (a header row, as in HIPE), "inline" (`word|tag
+        word|tag`, one sentence per line) or "auto".
+    delimiter: "tab", "space" (any run of spaces and tabs) or "auto".
+    scheme: a tag scheme of `spacy_bertner.tags.SCHEMES`, or another name of it, in any case.
+    missing: markers of a missing annotation, besides `_`.
+    misc_key: the key of the tags in the MISC column of CoNLL-U, such as `name`.
+    n_sents: sentences per document in a file without document marks; 0: one document per file.
+    encoding: of the files; a UTF-8 byte order mark is dropped.
+    detokenize: set spaces by rules where the file does not give them.
+    spans_key: the group of `doc.spans` for the second layer.
+    lang: language code of the blank pipeline whose vocabulary is used, and with whose tokens entities must align where
+        spaces are known.
+    repair: repair what can be repaired, and record it, instead of failing.
 
-    Raises ValueError on a value outside its range.
+    Raises ValueError for values outside their range.
     """
 
     word_col: str | int | None = None
@@ -59,11 +58,13 @@ class ReadOptions:
         if self.delimiter not in DELIMITERS:
             raise ValueError(f"delimiter={self.delimiter!r}: expected one of {', '.join(DELIMITERS)}")
         if self.scheme is not None:
-            object.__setattr__(self, "scheme", resolve_scheme(self.scheme))
+            if self.scheme.upper() not in _SCHEME_NAMES:
+                raise ValueError(f"scheme={self.scheme!r}: expected one of {', '.join(_SCHEME_NAMES)}")
+            object.__setattr__(self, "scheme", _SCHEME_NAMES[self.scheme.upper()])
         missing = (self.missing,) if isinstance(self.missing, str) else tuple(self.missing)
         object.__setattr__(self, "missing", missing)
         if self.n_sents < 0:
-            raise ValueError(f"n_sents={self.n_sents}: expected 0 (one document a file) or more")
+            raise ValueError(f"n_sents={self.n_sents}: expected 0 (one document per file) or more")
         if not self.spans_key:
             raise ValueError("spans_key='': expected a name")
         for name in ("word_col", "tag_col", "pos_col", "layer_col"):
