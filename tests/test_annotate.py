@@ -22,7 +22,7 @@ from spacy.training.converters import conll_ner_to_docs
 from typer.testing import CliRunner
 
 from spacy_bertner.annotate.docbin import merge_docbins
-from spacy_bertner.annotate.formats import FORMATS
+from spacy_bertner.annotate.writers import WRITERS
 from spacy_bertner.annotate.readers import READERS, ReadSettings
 from spacy_bertner.annotate.records import Record, chunks
 from spacy_bertner.annotate.run import RecordError, RunSettings, annotate
@@ -333,7 +333,7 @@ def drops(nlp, name):
 
 
 @pytest.mark.parametrize("kind", ["raises", "drops", "hides"])
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", WRITERS)
 def test_nothing_is_lost(kind, form, tmp_path, ner, texts_file):
     good = expected(ner)
     ner.add_pipe("annotate_tests_drops" if kind == "drops" else "annotate_tests_raises")
@@ -413,7 +413,7 @@ def test_chunks_depend_on_the_input_alone():
         assert chunk is found[-1] or len(sizes) == 5 or sum(sizes) >= 12
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", WRITERS)
 def test_cut_off_anywhere(form, tmp_path, ner):
     """The journal of a killed run ends at any byte."""
     given = write_jsonl(tmp_path / "in.jsonl", ({"text": text, "n": "ü"} for text in TEXTS[:5]))
@@ -540,7 +540,7 @@ def test_output_of_another_is_left_as_it_is(tmp_path, ner, texts_file):
         assert (tmp_path / name).read_bytes() == data
 
 
-@pytest.mark.parametrize("form", [form for form in FORMATS if form != "jsonl"])
+@pytest.mark.parametrize("form", [form for form in WRITERS if form != "jsonl"])
 def test_whole_file_of_another_is_not_taken_for_complete(form, tmp_path, ner, texts_file):
     output = tmp_path / f"out.{form}"
     shorter = write_jsonl(tmp_path / "other.jsonl", ({"text": text} for text in TEXTS[:5]))
@@ -673,8 +673,8 @@ def test_not_parquet(tmp_path, ner):
         (["in.jsonl", "in.jsonl"], "exists already; --force overwrites it"),
         (["in.jsonl", "empty", "--format", "jsonl"], "empty: is a folder"),
         (["in.jsonl", "out.jsonl", "--force", "--resume"], "set one of them"),
-        (["in.jsonl", "-", "--resume"], "standard output cannot be gone on with"),
-        (["in.jsonl", "out.jsonl", "--batch-size", "0"], "--batch-size: 0 is not a number from 1"),
+        (["in.jsonl", "-", "--resume"], "a run to standard output cannot be resumed"),
+        (["in.jsonl", "out.jsonl", "--batch-size", "0"], "--batch-size: 0 is less than 1"),
         (["in.jsonl", "out.jsonl", "--encoding", "utf-16"], "lines cannot be told apart"),
         (["in.jsonl", "out.jsonl", "--engine", "spark"], "--engine: 'spark' is unknown"),
         (["in.jsonl", "out.jsonl", "--disable", "tagger"], "no component 'tagger'; there are bert_ner"),
