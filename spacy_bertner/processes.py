@@ -1,4 +1,4 @@
-"""GPUs and processes: choosing a GPU, and which process something was made in, since a fork cannot use what is on a GPU."""
+"""GPUs and processes: choosing a GPU, and telling which process made an object, as a fork cannot use what is on a GPU."""
 
 import os
 
@@ -6,7 +6,10 @@ import spacy
 
 
 def require_gpu(gpu_id: int) -> None:
-    """Compute on a GPU from now on; raises ValueError with the reason where that cannot be."""
+    """Compute on a GPU from now on.
+
+    gpu_id: its number, from 0. Raises ValueError with the reason if that is not possible.
+    """
     try:
         spacy.require_gpu(gpu_id)
     except (ValueError, RuntimeError) as err:  # RuntimeError: CuPy's and torch's own
@@ -14,7 +17,7 @@ def require_gpu(gpu_id: int) -> None:
 
 
 class Process:
-    """The process that it was made in; copied or unpickled, the one where that happened. A fork is another."""
+    """The process in which this object was made, copied or unpickled; a fork is another process."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
@@ -23,5 +26,5 @@ class Process:
         return Process, ()
 
     def is_this(self) -> bool:
-        """Whether it is the one that runs."""
+        """Return whether this is the current process."""
         return self._pid == os.getpid()

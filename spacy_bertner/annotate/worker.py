@@ -69,12 +69,8 @@ def set_threshold(nlp: Language, threshold: float) -> None:
     """Set the threshold of every `bert_ner` of a pipeline. Raises ValueError if none has this setting."""
     if not 0 <= threshold <= 1:
         raise ValueError(f"--threshold: {threshold} is not between 0 and 1")
-    settings = [
-        getattr(nlp.get_pipe(name), "cfg", {})
-        for name in nlp.pipe_names
-        if nlp.get_pipe_meta(name).factory == "bert_ner"
-    ]
-    settings = [cfg for cfg in settings if "threshold" in cfg]
+    names = [name for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory == "bert_ner"]
+    settings = [cfg for name in names if "threshold" in (cfg := nlp.get_pipe(name).cfg)]  # type: ignore[attr-defined]
     if not settings:
         raise ValueError("--threshold: no component of this pipeline has that setting")
     for cfg in settings:
@@ -105,17 +101,12 @@ def annotate_chunk(nlp: Language, chunk: Chunk, writer: Writer) -> list[Rendered
 
     nlp: a pipeline, `prepared`. The memory that it took for the chunk is freed at the end, so no Doc outlives this call.
     """
-    rendered: list[Rendered] = []
-    interrupted: BaseException | None = None
-    with nlp.memory_zone():
-        # spaCy before 3.8.14 does not end a memory zone that an exception leaves: after Ctrl-C the pipeline would fail
-        try:
-            rendered = _rendered(nlp, chunk, writer)
-        except BaseException as err:
-            interrupted = err
-    if interrupted is not None:
-        raise interrupted
-    return rendered
+    zone = nlp.memory_zone()
+    zone.__enter__()
+    try:
+        return _rendered(nlp, chunk, writer)
+    finally:  # `with`, in spaCy before 3.8.14, leaves the zone open after an exception, and the pipeline unusable
+        zone.__exit__(None, None, None)
 
 
 def _rendered(nlp: Language, chunk: Chunk, writer: Writer) -> list[Rendered]:
