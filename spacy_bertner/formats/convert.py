@@ -24,13 +24,11 @@ from spacy.util import get_lang_class
 from spacy.vocab import Vocab
 
 from ..files import atomic_write
-from .conll.blocks import Block
 from .conll.docs import DocMaker, make_vocab
 from .conll.layout import is_conll
 from .conll.options import ReadOptions
 from .conll.scan import OnRead, Scan, scan, words_checksum
-from .conll.schemes import count_entities
-from .faults import ConversionError, Fault, FaultList
+from .faults import ConversionError, Fault
 from .ledger import FileRecord, Ledger, Misaligned
 from .source import Source, find_files
 
@@ -38,10 +36,7 @@ __all__ = ["ConversionError", "Fault", "Ledger", "ReadOptions", "convert", "read
 
 
 def read_conll(
-    source: str | Path | BinaryIO | Iterable[str],
-    options: ReadOptions | None = None,
-    *,
-    vocab: Vocab | None = None,
+    source: str | Path | BinaryIO | Iterable[str], options: ReadOptions | None = None, *, vocab: Vocab | None = None
 ) -> Iterator[Doc]:
     """Read the documents of a CoNLL file.
 
@@ -55,14 +50,11 @@ def read_conll(
     if isinstance(source, (str, Path)):
         opened = Source.from_path(Path(source))
     elif isinstance(source, (io.RawIOBase, io.BufferedIOBase)):
-        opened = Source(str(getattr(source, "name", "<stream>")), "stream", stream=cast(BinaryIO, source))
+        opened = Source.from_stream(cast(BinaryIO, source), str(getattr(source, "name", "<stream>")))
     else:
         opened = Source.from_lines(cast(Iterable[str], source), options.encoding)
     with contextlib.closing(opened):
-        faults = FaultList()
-        found = scan(opened, options, faults)
-        if found is None:
-            raise faults.error()
+        found = scan(opened, options)
         yield from DocMaker(make_vocab(options.lang) if vocab is None else vocab, found).docs(found.blocks())
 
 
@@ -89,28 +81,34 @@ def convert(
     options = options or ReadOptions()
     vocab = make_vocab(options.lang)
     pipeline = cache(lambda: get_lang_class(options.lang)(vocab=vocab))  # only needed where spaces are known
-    faults = FaultList()
+    faults = ConversionError()
     paths, left_out = find_files(inputs, is_conll, faults)
     if not paths and not faults.total:
         faults.add(Fault("convert", None, "no input given"))
     if faults.total:
-        raise faults.error()
+        raise faults
     result = Ledger(left_out=left_out)
     with contextlib.ExitStack() as stack:  # closes the inputs, and puts the outputs in their places or deletes them
         sources = [stack.enter_context(contextlib.closing(_open(path))) for path in paths]
         outputs = _choose_outputs(sources, Path(output_dir), merge, ledger)
-        on_read = None if progress is None else _with_total(progress, sources)
+        total = 2 * sum(source.size() for source in sources)
+        on_read = None if progress is None else lambda n_bytes: progress(n_bytes, total)
         docbin = DocBin()
         for source, output in zip(sources, outputs, strict=True):
-            found = scan(source, options, faults, on_read)
-            if found is None or faults.total:
+            try:
+                found = scan(source, options, on_read)
+            except ConversionError as err:
+                faults.extend(err)
+            except OSError as err:
+                faults.add(Fault(source.name, None, str(err)))
+            if faults.total:
                 continue
             docbin = docbin if merge else DocBin()
             result.files.append(_fill(docbin, found, vocab, output, pipeline, on_read))
             if not merge:
                 stack.enter_context(atomic_write(output)).write(docbin.to_bytes())
         if faults.total:
-            raise faults.error()
+            raise faults
         if merge:
             stack.enter_context(atomic_write(outputs[0])).write(docbin.to_bytes())
         if ledger is not None:
@@ -120,25 +118,19 @@ def convert(
 
 
 def _open(path: Path | None) -> Source:
-    return Source("<stdin>", "stdin", stream=sys.stdin.buffer) if path is None else Source.from_path(path)
-
-
-def _with_total(progress: Callable[[int, int], None], sources: list[Source]) -> OnRead:
-    total = 2 * sum(source.size() for source in sources)
-    return lambda n_bytes: progress(n_bytes, total)
+    return Source.from_stream(sys.stdin.buffer, "<stdin>") if path is None else Source.from_path(path)
 
 
 def _choose_outputs(
     sources: list[Source], output_dir: Path, merge: str | None, ledger: str | Path | None
 ) -> list[Path]:
     """Choose the output of each source. Raises ConversionError if one would overwrite another, an input or a folder."""
+    faults = ConversionError()
     if output_dir.exists() and not output_dir.is_dir():
-        raise ConversionError([Fault(str(output_dir), None, "the output must be a folder, and this is a file")])
-    if merge is not None and (Path(merge).name != merge or merge in ("", ".", "..")):
-        raise ConversionError([Fault(merge, None, "the name of the merged file must be just a name")])
-    stems = [source.stem if merge is None else merge.removesuffix(".spacy") for source in sources]
-    outputs = [output_dir / f"{stem}.spacy" for stem in stems]
-    faults = FaultList()
+        faults.add(Fault(str(output_dir), None, "the output must be a folder, and this is a file"))
+    elif merge is not None and (Path(merge).name != merge or merge in ("", ".", "..")):
+        faults.add(Fault(merge, None, "the name of the merged file must be just a name"))
+    outputs = [output_dir / f"{merge.removesuffix('.spacy') if merge else source.stem}.spacy" for source in sources]
     first: dict[Path, Source] = {}
     for source, output in zip(sources, outputs, strict=True):
         other = first.setdefault(output, source)
@@ -155,57 +147,33 @@ def _choose_outputs(
     if len({path.resolve() for path in written}) < len(written):
         faults.add(Fault(str(ledger), None, "would overwrite an output"))
     if faults.total:
-        raise faults.error()
+        raise faults
     return outputs
 
 
 def _fill(
-    docbin: DocBin,
-    found: Scan,
-    vocab: Vocab,
-    output: Path,
-    pipeline: Callable[[], Language],
-    on_read: OnRead | None,
+    docbin: DocBin, found: Scan, vocab: Vocab, output: Path, pipeline: Callable[[], Language], on_read: OnRead | None
 ) -> FileRecord:
-    """Add the documents of a file to a DocBin, and check that nothing is lost."""
-    options, layout, counts = found.options, found.layout, found.counts
-    by_number = f"every {options.n_sents} sentences" if options.n_sents else "file"
-    record = FileRecord(
-        input=found.source.name,
-        output=str(output),
-        layout=layout.kind,
-        columns=layout.titles(),
-        scheme=found.schemes["tags"],
-        documents_by="marks" if counts.marks else by_number,
-        spaces="given" if found.are_spaces_given else "rules" if options.detokenize else "unknown",
-        missing=found.missing,
-        comments=counts.comments,
-        multi_word_tokens=counts.ranges,
-        empty_nodes=counts.empty_nodes,
-        sentences=0 if found.are_sentences_known else None,
-        entries=[*counts.dropped],
-    )
+    """Add the documents of a file to a DocBin. Raises ConversionError if anything is lost, compared with what was read."""
+    record, n_before = found.record, len(docbin)
+    record.output = str(output)
+    layer: Counter[str] = Counter()
     # Only with `repair` is there anything left to report
-    blocks = found.checked_blocks(record.entries.append, on_read) if found.n_faults else found.blocks(on_read)
-    first = len(docbin)
-    for doc in DocMaker(vocab, found).docs(_counted(blocks, record)):
+    blocks = found.blocks(on_read, report=record.entries.append if found.n_faults else None)
+    for doc in DocMaker(vocab, found).docs(blocks):
         record.documents += 1
         docbin.add(doc)
-        if layout.layer is not None:
-            record.layer.update(span.label_ for span in doc.spans[options.spans_key])
+        layer.update(span.label_ for span in doc.spans.get(found.options.spans_key, ()))
         if record.spaces != "unknown":
             record.misaligned.extend(_misaligned(doc, pipeline(), record.documents))
     record.entries.sort(key=lambda entry: entry.line)
-    record.tokens, crc, record.entities = _count(docbin, first, vocab)
-    _check_nothing_lost(found, record, crc)
+    tokens, words_crc, entities = _count(docbin, n_before, vocab)
+    if (tokens, words_crc) != (record.tokens, found.words_crc):
+        raise found.source.error(f"{record.tokens} words read, {tokens} written, or not the same ones", line=None)
+    if (entities, layer) != (record.entities, record.layer):
+        n_read, n_written = (record.entities + record.layer).total(), (entities + layer).total()
+        raise found.source.error(f"{n_read} entities read, {n_written} written, or not the same ones", line=None)
     return record
-
-
-def _counted(blocks: Iterable[Block], record: FileRecord) -> Iterator[Block]:
-    for block in blocks:
-        if record.sentences is not None:
-            record.sentences += len(block.starts)
-        yield block
 
 
 def _misaligned(doc: Doc, nlp: Language, number: int) -> Iterator[Misaligned]:
@@ -231,17 +199,3 @@ def _count(docbin: DocBin, first: int, vocab: Vocab) -> tuple[int, int, Counter[
         crc = words_checksum(list(map(string, array[:, orth].tolist())), crc)
         entities.update(map(string, array[array[:, iob] == 3, type_].tolist()))
     return tokens, crc, entities
-
-
-def _check_nothing_lost(found: Scan, record: FileRecord, crc: int) -> None:
-    """Compare what was written with what was read; raise ConversionError where they differ."""
-    read = {name: count_entities(bigrams, found.parse) for name, bigrams in found.bigrams.items()}
-    entities, layer = read["tags"], read.get("layer", Counter())
-    if (record.tokens, crc) != (found.tokens, found.words_crc):
-        what = f"{found.tokens} words read, {record.tokens} written, or not the same ones"
-    elif (record.entities, record.layer) != (entities, layer):
-        n_read, n_written = (entities + layer).total(), (record.entities + record.layer).total()
-        what = f"{n_read} entities read, {n_written} written, or not the same ones"
-    else:
-        return
-    raise ConversionError([Fault(record.input, None, what)])

@@ -11,15 +11,13 @@ MAX_WIDTH = 400
 
 def printable(text: str) -> str:
     """Escape what cannot be printed on one line: control characters and undecodable bytes. Cut after `MAX_WIDTH`."""
-    out = []
-    for ch in text[:MAX_WIDTH]:
-        if ch.isprintable() or ch == "\t":
-            out.append(ch)
-        elif "\udc80" <= ch <= "\udcff":
-            out.append(f"\\x{ord(ch) - 0xDC00:02x}")
-        else:
-            out.append(ch.encode("unicode_escape", "backslashreplace").decode("ascii"))
-    return "".join(out) + ("…" if len(text) > MAX_WIDTH else "")
+    escaped = (ch if ch.isprintable() or ch == "\t" else _escape(ch) for ch in text[:MAX_WIDTH])
+    return "".join(escaped) + ("…" if len(text) > MAX_WIDTH else "")
+
+
+def _escape(ch: str) -> str:
+    is_byte = "\udc80" <= ch <= "\udcff"  # one that could not be decoded
+    return f"\\x{ord(ch) - 0xDC00:02x}" if is_byte else ch.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 @dataclass(frozen=True)
@@ -37,46 +35,31 @@ class Fault:
         return f"{printable(place)}: {printable(self.what)}{text}"
 
 
-class UnreadableError(ValueError):
-    """A file that cannot be read at all; the arguments are those of `Fault` without the path."""
-
-    def __init__(self, what: str, line: int | None = 1, text: str | None = None) -> None:
-        super().__init__(what)
-        self.line = line
-        self.text = text
-
-
 class ConversionError(ValueError):
-    """Input that cannot be converted as it is.
+    """Input that cannot be converted as it is: as a string, one line per fault.
 
-    faults: the first faults of all files, in order.
-    total: how many there are, if more than those.
+    faults: the first of them, in order. total: how many there are; the rest is only counted, so that memory does not grow.
     """
 
-    def __init__(self, faults: Iterable[Fault], total: int | None = None) -> None:
-        self.faults = list(faults)
-        self.total = len(self.faults) if total is None else total
-        shown = self.faults[:MAX_SHOWN]
-        lines = [str(fault) for fault in shown]
-        if self.total > len(shown):
-            more = self.total - len(shown)
-            lines.append(f"… and {more} more fault{'s' if more != 1 else ''} ({self.total} in all)")
-        super().__init__("\n".join(lines))
-
-
-class FaultList:
-    """Keeps the first faults and counts the rest, so that memory does not grow with them."""
-
-    def __init__(self) -> None:
-        self.first: list[Fault] = []
+    def __init__(self, faults: Iterable[Fault] = ()) -> None:
+        self.faults: list[Fault] = []
         self.total = 0
+        for fault in faults:
+            self.add(fault)
 
     def add(self, fault: Fault) -> None:
-        """Count a fault, and keep it if it is one of the first."""
+        """Add a fault."""
         self.total += 1
-        if len(self.first) < MAX_SHOWN:
-            self.first.append(fault)
+        if len(self.faults) < MAX_SHOWN:
+            self.faults.append(fault)
 
-    def error(self) -> ConversionError:
-        """Return the exception to raise for what was collected."""
-        return ConversionError(self.first, self.total)
+    def extend(self, other: ConversionError) -> None:
+        """Add the faults of another error."""
+        self.faults = [*self.faults, *other.faults][:MAX_SHOWN]
+        self.total += other.total
+
+    def __str__(self) -> str:
+        lines = [str(fault) for fault in self.faults]
+        if more := self.total - len(lines):
+            lines.append(f"… and {more} more fault{'s' if more != 1 else ''} ({self.total} in all)")
+        return "\n".join(lines)

@@ -42,6 +42,7 @@ class Misaligned:
 class FileRecord:
     """The record of one input.
 
+    output: where its documents are.
     documents_by: what separates the documents: "marks", "every … sentences" or "file".
     spaces: "given", "rules" or "unknown".
     sentences: None where the file does not say where sentences start.
@@ -49,12 +50,12 @@ class FileRecord:
     """
 
     input: str
-    output: str
     layout: str
     columns: dict[str, str | None]
     scheme: str | None
     documents_by: str
     spaces: str
+    output: str = ""
     documents: int = 0
     sentences: int | None = 0
     tokens: int = 0

@@ -6,13 +6,12 @@ import codecs
 import contextlib
 import glob
 import io
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from .faults import Fault, FaultList, UnreadableError
+from .faults import ConversionError, Fault
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _REPORT_EVERY = 20_000  # lines
@@ -22,17 +21,17 @@ class Source:
     """Lines that can be read as often as needed.
 
     name: what messages call it. stem: what the output is named after. path: the file, if it is one.
-    stream: bytes that can be read only once; a temporary file keeps a copy of them until `close`.
+    chunks: the bytes of what can be read only once; a temporary file keeps a copy of them until `close`.
     """
 
-    def __init__(self, name: str, stem: str, path: Path | None = None, stream: IO[bytes] | None = None) -> None:
+    def __init__(self, name: str, stem: str, path: Path | None = None, chunks: Iterable[bytes] | None = None) -> None:
         self.name = name
         self.stem = stem
         self.path = path
         self._copy: IO[bytes] | None = None
-        if stream is not None:
+        if chunks is not None:
             self._copy = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
-            shutil.copyfileobj(stream, self._copy, 1 << 20)
+            self._copy.writelines(chunks)
 
     @classmethod
     def from_path(cls, path: Path) -> Source:
@@ -40,16 +39,22 @@ class Source:
         if path.is_file():
             return cls(str(path), path.stem, path)
         with path.open("rb") as stream:
-            return cls(str(path), path.stem, path, stream)
+            return cls(str(path), path.stem, path, _chunks(stream))
+
+    @classmethod
+    def from_stream(cls, stream: IO[bytes], name: str, stem: str = "stdin") -> Source:
+        """Make a source of a binary stream."""
+        return cls(name, stem, chunks=_chunks(stream))
 
     @classmethod
     def from_lines(cls, lines: Iterable[str], encoding: str) -> Source:
         """Make a source of lines of text, with or without their ends."""
-        source = cls("<lines>", "lines", stream=io.BytesIO())
-        for line in lines:
-            ended = line if line.endswith("\n") else line + "\n"
-            source._copy.write(ended.encode(encoding, "surrogateescape"))  # type: ignore[union-attr]
-        return source
+        ended = (line if line.endswith("\n") else line + "\n" for line in lines)
+        return cls("<lines>", "lines", chunks=(line.encode(encoding, "surrogateescape") for line in ended))
+
+    def error(self, what: str, line: int | None = 1, text: str | None = None) -> ConversionError:
+        """Return the exception to raise for one thing that is wrong."""
+        return ConversionError([Fault(self.name, line, what, text)])
 
     def size(self) -> int:
         """Return the number of bytes."""
@@ -78,24 +83,29 @@ class Source:
         line. Bytes that cannot be decoded become lone surrogates. The byte order mark of UTF-8 is dropped.
 
         on_read: called now and then with the number of bytes read since.
-        Raises UnreadableError.
+        Raises ConversionError for bytes that are no text at all.
         """
         if codecs.lookup(encoding).name == "utf-8":
             encoding = "utf-8-sig"
         with self._open() as file:
             head = file.read(1 << 16)
             if encoding == "utf-8-sig" and head.startswith(_UTF16):
-                raise UnreadableError("starts with the byte order mark of UTF-16: set the encoding", line=None)
+                raise self.error("starts with the byte order mark of UTF-16: set the encoding", line=None)
             file.seek(0)
             newline = "\r" if b"\r" in head and b"\n" not in head else "\n"
             text = io.TextIOWrapper(file, encoding, errors="surrogateescape", newline=newline)
             try:
                 yield from text if on_read is None else _reporting(text, file, on_read)
             except UnicodeError as err:
-                raise UnreadableError(f"cannot be read as {encoding}: {err}", line=None) from err
+                raise self.error(f"cannot be read as {encoding}: {err}", line=None) from err
             finally:
                 with contextlib.suppress(ValueError):
                     text.detach()
+
+
+def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
+    while chunk := stream.read(1 << 20):
+        yield chunk
 
 
 def _reporting(lines: Iterable[str], file: IO[bytes], on_read: Callable[[int], None]) -> Iterator[str]:
@@ -110,7 +120,10 @@ def _reporting(lines: Iterable[str], file: IO[bytes], on_read: Callable[[int], N
 
 
 def find_files(
-    inputs: Iterable[str | Path], is_wanted: Callable[[Path], bool], faults: FaultList, outputs: Iterable[Path] = ()
+    inputs: Iterable[str | Path],
+    is_wanted: Callable[[Path], bool],
+    faults: ConversionError,
+    outputs: Iterable[Path] = (),
 ) -> tuple[list[Path | None], list[str]]:
     """Find the files behind names, folders, glob patterns and `-`.
 
@@ -145,19 +158,15 @@ def find_files(
 
 def _expand(name: str, is_wanted: Callable[[Path], bool], left_out: list[str]) -> list[Path]:
     path = Path(name)
-    if not path.is_dir():
-        if path.exists() or not glob.has_magic(name):
-            return [path] if path.exists() else []
-        return sorted(p for p in map(Path, glob.glob(name, recursive=True)) if p.is_file())  # noqa: PTH207 (may be absolute)
-    wanted = []
-    for p in sorted(path.rglob("*")):
-        if any(part.startswith(".") for part in p.relative_to(path).parts) or not p.is_file():
-            continue
-        if is_wanted(p):
-            wanted.append(p)
-        else:
-            left_out.append(str(p))
-    return wanted
+    if path.is_dir():
+        files = [p for p in sorted(path.rglob("*")) if p.is_file()]
+        shown = [p for p in files if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+        left_out += [str(p) for p in shown if not is_wanted(p)]
+        return [p for p in shown if is_wanted(p)]
+    if path.exists():
+        return [path]
+    names = glob.glob(name, recursive=True) if glob.has_magic(name) else []  # noqa: PTH207 (may be absolute)
+    return sorted(p for p in map(Path, names) if p.is_file())
 
 
 def _why_none(name: str) -> str:

@@ -1,12 +1,13 @@
 """Lines to blocks of tokens: one block is what stands between two blank lines or document marks.
 
-Every line that does not fit is repaired, always in the same way, and reported; whether that is a fault or an entry of the
-ledger is for the caller to say.
+Every line that does not fit is repaired, always in the same way; whether that is a fault or an entry of the ledger is for
+the caller to say.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -19,16 +20,14 @@ ABSENT = "\n"
 _UNDECODED = re.compile("[\ud800-\udfff]")
 _RANGE = re.compile(r"\d+-(\d+)")
 _EMPTY_NODE = re.compile(r"\d+\.\d+")
-# What a line does to the tokens before it
-_CONTINUES, _ENDS_SENTENCE, _ENDS_DOCUMENT = range(3)
 
 
 @dataclass(slots=True)
 class Block:
     """The tokens of a block, as lists of the same length.
 
-    lines: the numbers of their lines. texts: the lines themselves, if asked for. starts: where sentences start.
-    is_new_doc: whether a document mark stands before it.
+    layer, pos, spaces: empty where the file has none. lines: each with its number, where asked for.
+    starts: where sentences start. is_new_doc: whether a document mark stands before it.
     """
 
     words: list[str] = field(default_factory=list)
@@ -36,67 +35,37 @@ class Block:
     layer: list[str] = field(default_factory=list)
     pos: list[str] = field(default_factory=list)
     spaces: list[bool] = field(default_factory=list)
-    lines: list[int] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
+    lines: list[tuple[int, str]] = field(default_factory=list)
     starts: list[int] = field(default_factory=lambda: [0])
     is_new_doc: bool = False
 
 
 @dataclass
-class Counts:
-    """What a file has besides tokens. dropped: the tags of lines that are not words."""
-
-    marks: int = 0
-    comments: int = 0
-    ranges: int = 0
-    empty_nodes: int = 0
-    no_space: int = 0
-    sentence_ends: int = 0
-    repaired: int = 0
-    dropped: list[Entry] = field(default_factory=list)
-
-
 class BlockReader:
     """One pass over the lines of a file.
 
     encoding: for messages.
-    report: called for each line that is repaired.
-    keep_texts: whether blocks keep the lines themselves.
+    report: called for each line that is repaired; blocks then keep their lines.
+    counts: what the file has besides tokens, filled while reading. dropped: tags of lines that are no words, likewise.
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        encoding: str,
-        parse: TagParser,
-        report: Callable[[Entry], None] | None = None,
-        keep_texts: bool = False,
-    ) -> None:
-        self.layout = layout
-        self.encoding = encoding
-        self.parse = parse
-        self.report = report
-        self.keep_texts = keep_texts
-        self.counts = Counts()
-        self.block = Block()
-        self.range_end = ""  # the index of the last word of a multi-word token
-        self.is_space_after_range = True
-        self.is_sentence_end = False  # after a token marked EndOfSentence
+    layout: Layout
+    encoding: str
+    parse: TagParser
+    report: Callable[[Entry], None] | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+    dropped: list[Entry] = field(default_factory=list)
 
     def read(self, lines: Iterator[str]) -> Iterator[Block]:
         """Yield the blocks, none of them empty."""
-        return self._sentence_per_line(lines) if self.layout.kind == "inline" else self._token_per_line(lines)
-
-    def _token_per_line(self, lines: Iterator[str]) -> Iterator[Block]:
-        layout = self.layout
+        layout, keep_lines = self.layout, self.report is not None
         word_at, tag_at, pos_at, n_columns = layout.word, layout.tag, layout.pos, layout.most
         is_tab = layout.delimiter == "tab"
-        # Most lines of most files take this short way; whatever is unusual in a line sends it the long way, with the same
-        # result
+        # Most lines of most files take this short way; what is unusual goes the long way, with the same result
         is_plain = layout.kind == "columns" and layout.layer is None
-        ends = "\r\n" if layout.kind in ("conllu", "table") else " \t\r\n"
-        keep_texts = self.keep_texts
-        block = self.block
+        ends = " \t\r\n" if layout.kind in ("columns", "indexed", "germeval") else "\r\n"
+        self._start_block()
+        block = self._block
         for number, raw in enumerate(lines, 1):
             line = raw.rstrip(ends)
             if is_plain and line:
@@ -115,42 +84,50 @@ class BlockReader:
                     if word and word[0] not in " -":
                         block.words.append(word)
                         block.tags.append(fields[tag_at])  # type: ignore[index]
-                        block.lines.append(number)
                         if pos_at is not None:
                             block.pos.append(fields[pos_at])
-                        if keep_texts:
-                            block.texts.append(line)
+                        if keep_lines:
+                            block.lines.append((number, line))
                         continue
-            bound = self._line(number, line)
-            if bound == _CONTINUES:
-                continue
-            if block.words:
-                yield block
-                block = self.block = Block()
-            if bound == _ENDS_DOCUMENT:
-                block.is_new_doc = True
-            self.is_sentence_end = False
-            self.range_end = ""
+            is_new_doc = self._line(number, line)
+            if is_new_doc is not None:
+                if block.words:
+                    yield block
+                    block = self._start_block()
+                block.is_new_doc |= is_new_doc
+                self._is_sentence_end, self._range_end = False, ""
         if block.words:
             yield block
 
-    def _sentence_per_line(self, lines: Iterator[str]) -> Iterator[Block]:
-        for number, raw in enumerate(lines, 1):
-            line = self._decoded(number, raw.rstrip("\r\n"))
-            if not line.strip():
-                continue
-            items = self.layout.split(line)
-            if starts_mark(items[0]):
-                self.counts.marks += 1
-                self.block.is_new_doc = True
-            elif line[0] == "#" and is_comment(line, items, self.layout, self.parse):
-                self.block.is_new_doc |= self._comment(line)
-            else:
-                for item in items:
-                    self._inline_token(number, line, item)
-                if self.block.words:
-                    yield self.block
-                    self.block = Block()
+    def _start_block(self) -> Block:
+        self._block = Block()
+        self._is_sentence_end = False  # after a token marked EndOfSentence
+        self._range_end = ""  # the index of the last word of a multi-word token
+        return self._block
+
+    def _line(self, number: int, text: str) -> bool | None:
+        """Read a line of any kind. Returns None if the block continues after it, else whether a document starts there."""
+        layout = self.layout
+        line = self._decoded(number, text)
+        if not line.strip():
+            return False
+        fields = layout.split(line)
+        if starts_mark(fields[0]) or (layout.word < len(fields) and starts_mark(fields[layout.word])):
+            self.counts["marks"] += 1
+            return True
+        if line[0] == "#" and is_comment(line, fields, layout, self.parse):
+            is_mark = DOC_COMMENT.match(line) is not None
+            self.counts["comments"] += 1
+            self.counts["marks"] += is_mark
+            return is_mark or None
+        if layout.kind == "inline":
+            for item in fields:
+                self._inline_token(number, line, item)
+            return False
+        is_header = layout.kind == "table" and tuple(fields) == layout.names
+        if not is_header and not self._is_skipped(number, text, fields):
+            self._token(number, text, fields)
+        return None
 
     def _inline_token(self, number: int, line: str, item: str) -> None:
         """Add a token written `word|tag` or `word|POS|tag`."""
@@ -167,7 +144,7 @@ class BlockReader:
             self._repair(number, f"'{item}' has no word", "dropped", line)
 
     def _repair(self, number: int, reason: str, action: str, text: str) -> None:
-        self.counts.repaired += 1
+        self.counts["repaired"] += 1
         if self.report is not None:
             self.report(Entry(number, reason, action, text))
 
@@ -180,51 +157,27 @@ class BlockReader:
         self._repair(number, f"not {self.encoding}: byte {byte}", "undecodable bytes replaced by U+FFFD", line)
         return _UNDECODED.sub("\ufffd", line)
 
-    def _comment(self, line: str) -> bool:
-        """Count a comment; say whether a document starts with it."""
-        is_mark = DOC_COMMENT.match(line) is not None
-        self.counts.comments += 1
-        self.counts.marks += is_mark
-        return is_mark
-
-    def _line(self, number: int, text: str) -> int:
-        """Read a line of any kind, and say what it does to the tokens before it."""
-        layout = self.layout
-        line = self._decoded(number, text)
-        if not line.strip():
-            return _ENDS_SENTENCE
-        fields = layout.split(line)
-        if starts_mark(fields[0]) or (layout.word < len(fields) and starts_mark(fields[layout.word])):
-            self.counts.marks += 1
-            return _ENDS_DOCUMENT
-        if line[0] == "#" and is_comment(line, fields, layout, self.parse):
-            return _ENDS_DOCUMENT if self._comment(line) else _CONTINUES
-        is_header = layout.kind == "table" and tuple(fields) == layout.names
-        if not is_header and not self._is_skipped(number, text, fields):
-            self._token(number, text, fields)
-        return _CONTINUES
-
     def _is_skipped(self, number: int, text: str, fields: list[str]) -> bool:
         """Say by its index whether a line is a multi-word token or an empty node; count it, and drop its tag."""
-        layout, counts = self.layout, self.counts
+        layout = self.layout
         index = _column(fields, layout.index)
         if layout.index is None or index.isdecimal():
             return False
         if match := _RANGE.fullmatch(index):
             what = "multi-word token"
-            counts.ranges += 1
-            self.range_end = match[1]
-            self.is_space_after_range = "SpaceAfter=No" not in _column(fields, layout.misc).split("|")
+            self.counts["multi_word_tokens"] += 1
+            self._range_end = match[1]
+            self._is_space_after_range = "SpaceAfter=No" not in _column(fields, layout.misc).split("|")
         elif _EMPTY_NODE.fullmatch(index):
             what = "empty node"
-            counts.empty_nodes += 1
+            self.counts["empty_nodes"] += 1
         else:
             if len(fields) >= layout.least:
                 self._repair(number, f"'{index}' is no index of a token", "read as one", text)
             return False
         tag = self._tag(fields)
         if self.parse[tag].label:
-            counts.dropped.append(Entry(number, f"{what}: its tag {tag} is dropped", "dropped", text))
+            self.dropped.append(Entry(number, f"{what}: its tag {tag} is dropped", "dropped", text))
         return True
 
     def _tag(self, fields: list[str]) -> str:
@@ -253,35 +206,34 @@ class BlockReader:
             self._read_flags(_column(fields, layout.misc).split("|"), _column(fields, layout.index))
 
     def _add(self, number: int, text: str, word: str, tag: str, pos: str, layer: str = UNANNOTATED) -> None:
-        block = self.block
-        if self.is_sentence_end:
+        block = self._block
+        if self._is_sentence_end:
             if block.words:
                 block.starts.append(len(block.words))
-            self.is_sentence_end = False
+            self._is_sentence_end = False
         block.words.append(word)
         block.tags.append(tag)
-        block.lines.append(number)
         if self.layout.pos is not None:
             block.pos.append("" if pos == "_" else pos)
         if self.layout.layer is not None:
             block.layer.append(layer)
-        if self.keep_texts:
-            block.texts.append(text)
+        if self.report is not None:
+            block.lines.append((number, text))
 
     def _read_flags(self, misc: list[str], index: str) -> None:
         """Read off MISC whether a space follows the token just added, and whether its sentence ends."""
         is_space = "SpaceAfter=No" not in misc and "NoSpaceAfter" not in misc
-        if self.range_end:
+        if self._range_end:
             # The words of a multi-word token are separated by spaces; what follows it is said in its own line
-            is_last = index == self.range_end
-            is_space = self.is_space_after_range if is_last else True
+            is_last = index == self._range_end
+            is_space = self._is_space_after_range if is_last else True
             if is_last:
-                self.range_end = ""
-        self.counts.no_space += not is_space
-        self.block.spaces.append(is_space)
+                self._range_end = ""
+        self.counts["no_space"] += not is_space
+        self._block.spaces.append(is_space)
         if "EndOfSentence" in misc:
-            self.counts.sentence_ends += 1
-            self.is_sentence_end = True
+            self.counts["sentence_ends"] += 1
+            self._is_sentence_end = True
 
     def _misfit(self, number: int, text: str, fields: list[str]) -> tuple[str, str, list[str]]:
         """Read a line with too few or too many columns.
@@ -300,7 +252,7 @@ class BlockReader:
             what = f"too many columns: {n}, not {layout.most}"
             in_place, excess = [], n - layout.most
             if layout.tag is None:
-                tag = UNANNOTATED
+                tag = fields[layout.least - 1]
             elif is_columns and is_tag(fields[layout.tag + excess]):
                 tag = fields[layout.tag + excess]
                 if layout.delimiter == "space" and layout.tag > layout.word:

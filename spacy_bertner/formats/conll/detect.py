@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..faults import UnreadableError
+from ..source import Source
 from .layout import BLANKS, Layout, split_line, starts_mark
 from .options import ReadOptions
 from .schemes import TagParser
@@ -29,18 +30,20 @@ _RULE = 0.9  # the share of the lines that makes something a rule
 _COLUMN_TITLES = {"word": "word column", "tag": "tag column", "layer": "layer column", "pos": "POS column"}
 
 
+@dataclass
 class Sample:
-    """The first lines of a file, and what the user said about it.
+    """The first lines of a file, without their ends, and what the user said about it."""
 
-    lines: without their ends. body: those that may hold tokens.
-    """
+    source: Source
+    lines: Sequence[str]
+    options: ReadOptions
+    parse: TagParser
 
-    def __init__(self, lines: Sequence[str], options: ReadOptions, parse: TagParser) -> None:
-        self.lines = lines
-        self.options = options
-        self.parse = parse
-        filled = [line for line in lines if line.strip() and not starts_mark(line)]
-        self.body = [line for line in filled if not line.startswith("#")] or filled
+    @cached_property
+    def body(self) -> list[str]:
+        """The lines that may hold tokens."""
+        filled = [line for line in self.lines if line.strip() and not starts_mark(line)]
+        return [line for line in filled if not line.startswith("#")] or filled
 
     @cached_property
     def delimiter(self) -> str:
@@ -84,65 +87,57 @@ class Sample:
 
     def is_indexed(self) -> bool:
         """Say whether lines start with a number that counts the tokens of a sentence or of the file."""
-        n_fit = n_lines = last = 0
-        is_first = True
+        if len(self.rows[0]) < 3:
+            return False
+        n_fit, last, is_first = 0, 0, True
         for line in self.lines:
             if not line.strip():
                 is_first = True
             elif line[0] != "#" and not starts_mark(line):
-                fields = split_line(line, self.delimiter)
-                if len(fields) < 3 and n_lines == 0:
-                    return False
-                n_lines += 1
-                number = fields[0]
-                if number.isdecimal() and number.isascii() and len(number) < 9:
-                    n_fit += int(number) == last + 1 or (is_first and int(number) < 2)
-                    last = int(number)
+                index = split_line(line, self.delimiter)[0]
+                if index.isdecimal() and index.isascii() and len(index) < 9:
+                    n_fit += int(index) == last + 1 or (is_first and int(index) < 2)
+                    last = int(index)
                 else:
-                    n_fit += _INDEX.fullmatch(number) is not None
+                    n_fit += _INDEX.fullmatch(index) is not None
                 is_first = False
         # After a faulty line the next one does not fit either
-        return n_lines > 0 and n_fit >= 0.75 * n_lines
+        return n_fit >= 0.75 * len(self.rows)
 
 
-def detect_layout(lines: Sequence[str], options: ReadOptions, parse: TagParser) -> Layout:
-    """Detect the layout of a file.
-
-    lines: its first lines, without their ends.
-    Returns the layout; `misc_key` is None where it has yet to be found. Raises UnreadableError.
-    """
-    sample = Sample(lines, options, parse)
+def detect_layout(sample: Sample) -> Layout:
+    """Detect the layout of a file; `misc_key` is None where it has yet to be found. Raises ConversionError."""
     if not sample.body:
-        raise UnreadableError("the file holds no tokens")
-    layouts = (detect(sample) for name, detect in _DETECTORS.items() if options.layout in ("auto", name))
+        raise sample.source.error("the file holds no tokens")
+    layouts = (detect(sample) for name, detect in _DETECTORS.items() if sample.options.layout in ("auto", name))
     layout = next(filter(None, layouts), None)
     if layout is None:
-        raise UnreadableError(_NOT_THIS[options.layout])
+        raise sample.source.error(_NOT_THIS[sample.options.layout])
     if layout.tag is not None and layout.tag in (layout.word, layout.layer):
-        raise UnreadableError(f"column {layout.title(layout.tag)} cannot be two things at once")
+        raise sample.source.error(f"column {layout.title(layout.tag)} cannot be two things at once")
     return layout
 
 
-def _chosen(options: ReadOptions, names: Sequence[str], n_columns: int) -> dict[str, Any]:
+def _chosen(sample: Sample, names: Sequence[str], n_columns: int) -> dict[str, Any]:
     """Find the columns that the user chose.
 
     names: the names of the columns, if the file has any.
-    Returns places counted from 0, by role; without those that are to be detected. Raises UnreadableError.
+    Returns places counted from 0, by role; without those that are to be detected. Raises ConversionError.
     """
     places: dict[str, Any] = {}
     for role, title in _COLUMN_TITLES.items():
-        column = getattr(options, f"{role}_col")
+        column = getattr(sample.options, f"{role}_col")
         if column is None or (role == "pos" and column == "none"):
             continue
         text = str(column).strip()
-        by_name = [i for i, name in enumerate(names) if name.lower() == text.lower()]
+        by_name = [i for i, name in enumerate(names, 1) if name.lower() == text.lower()]
         try:
-            number = by_name[0] + 1 if by_name else int(text)
+            number = by_name[0] if by_name else int(text)
         except ValueError:
             known = f"the file's are {', '.join(names)}" if names else "the file names no columns"
-            raise UnreadableError(f"{title}: no column is called '{text}'; {known}") from None
+            raise sample.source.error(f"{title}: no column is called '{text}'; {known}") from None
         if not 1 <= abs(number) <= n_columns:
-            raise UnreadableError(f"{title}: no column {number}; the file has {n_columns}")
+            raise sample.source.error(f"{title}: no column {number}; the file has {n_columns}")
         places[role] = number - 1 if number > 0 else n_columns + number
     return places
 
@@ -172,16 +167,16 @@ def _conllu(sample: Sample, names: Sequence[str]) -> Layout:
     options = sample.options
     rows = [line.split("\t") for line in sample.body if not line.startswith("#")]
     if not rows:
-        raise UnreadableError("the file holds no tokens")
+        raise sample.source.error("the file holds no tokens")
     if not names:
         n_columns = Counter(map(len, rows)).most_common(1)[0][0]
         names = [*CONLLU_COLUMNS[: max(n_columns, 2)], *map(str, range(len(CONLLU_COLUMNS) + 1, n_columns + 1))]
     n_columns = len(names)
     by_name = _named(names)
-    at = {"misc": by_name.get("MISC"), "tag": None, **_chosen(options, names, n_columns)}
+    at = {"misc": by_name.get("MISC"), "tag": None, **_chosen(sample, names, n_columns)}
     at.setdefault("word", _first(by_name, WORD_NAMES))
     if at["word"] is None:
-        raise UnreadableError(f"no column FORM among {' '.join(names)}: name the word column")
+        raise sample.source.error(f"no column FORM among {' '.join(names)}: name the word column")
     if at["tag"] is None and options.misc_key is None:
         named = [i for name, i in by_name.items() if name.rpartition(":")[2] in TAG_NAMES]
         others = [i for name, i in by_name.items() if name not in CONLLU_COLUMNS and sample.is_tags(i, rows)]
@@ -192,7 +187,7 @@ def _conllu(sample: Sample, names: Sequence[str]) -> Layout:
         elif sample.is_tags(at["misc"], rows):
             at["tag"] = at["misc"]
     if at["tag"] is None and at["misc"] is None:
-        raise UnreadableError("no column MISC and no column of tags")
+        raise sample.source.error("no column MISC and no column of tags")
     if at["tag"] == at["misc"]:
         at["misc"] = None
     if options.pos_col is None:
@@ -214,7 +209,7 @@ def _table(sample: Sample) -> Layout | None:
     word, tag = _first(by_name, WORD_NAMES), _first(by_name, TAG_NAMES)
     if word is None or tag is None:
         return None
-    at = {"word": word, "tag": tag, **_chosen(options, names, len(names))}
+    at = {"word": word, "tag": tag, **_chosen(sample, names, len(names))}
     layer, pos = _first(by_name, LAYER_NAMES), _first(by_name, POS_NAMES)
     if layer is not None and layer != at["tag"]:
         at.setdefault("layer", layer)
@@ -243,7 +238,7 @@ def _indexed(sample: Sample) -> Layout | None:
     n_columns = sample.n_columns
     if n_columns >= len(CONLLU_COLUMNS) and sample.delimiter == "tab":
         return _conllu(sample, [])
-    at = {"word": 1, **_chosen(sample.options, (), n_columns)}
+    at = {"word": 1, **_chosen(sample, (), n_columns)}
     candidates = [i for i in range(2, n_columns) if sample.is_tags(i)]
     kind, most = "indexed", 1 << 30
     if "tag" not in at:
@@ -261,8 +256,8 @@ def _columns(sample: Sample) -> Layout:
     """The word first, the tag last."""
     n_columns = sample.n_columns
     if n_columns < 2:
-        raise UnreadableError("the file has one column: words without tags", 1, sample.body[0])
-    at = {"word": 0, "tag": n_columns - 1, **_chosen(sample.options, (), n_columns)}
+        raise sample.source.error("the file has one column: words without tags", 1, sample.body[0])
+    at = {"word": 0, "tag": n_columns - 1, **_chosen(sample, (), n_columns)}
     if sample.options.pos_col is None:
         # POS is second in CoNLL-2000, 2002 and 2003, third in the German part of CoNLL-2003, after the lemma. Tags of
         # chunks or of a second layer are no POS

@@ -12,10 +12,9 @@ from .schemes import TagParser
 # The endings of files that are taken from a folder; a file given by its name is read in any case
 SUFFIXES = frozenset(
     {
-        *(".conll", ".conllu", ".conllup", ".conllubio", ".conll02", ".conll03", ".cupt"),
-        *(".iob", ".iob1", ".iob2", ".iobes", ".bio", ".bio2", ".bioes", ".bilou", ".biluo"),
-        *(".bmes", ".bmewo", ".ner", ".tsv", ".txt", ".tok", ".tags", ".col", ".data"),
-        *(".train", ".dev", ".devel", ".valid", ".test", ".testa", ".testb"),
+        *(".conll", ".conllu", ".conllup", ".conllubio", ".conll02", ".conll03", ".cupt", ".iob", ".iob1", ".iob2"),
+        *(".iobes", ".bio", ".bio2", ".bioes", ".bilou", ".biluo", ".bmes", ".bmewo", ".ner", ".tsv", ".txt", ".tok"),
+        *(".tags", ".col", ".data", ".train", ".dev", ".devel", ".valid", ".test", ".testa", ".testb"),
     }
 )
 # Texts that lie beside data

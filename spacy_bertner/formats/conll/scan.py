@@ -5,17 +5,28 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
-from ..faults import Fault, FaultList, UnreadableError
-from ..ledger import Entry
+from ...tags import OUTSIDE
+from ..faults import ConversionError, Fault
+from ..ledger import Entry, FileRecord
 from ..source import Source
-from .blocks import ABSENT, Block, BlockReader, Counts
-from .detect import detect_layout
+from .blocks import ABSENT, Block, BlockReader
+from .detect import Sample, detect_layout
 from .layout import Layout
 from .options import ReadOptions
-from .schemes import OUTSIDE, UNANNOTATED, Bigrams, Tag, TagParser, count_violations, detect_scheme, find_violation
+from .schemes import (
+    EDGE,
+    UNANNOTATED,
+    Bigrams,
+    Tag,
+    TagParser,
+    count_entities,
+    count_violations,
+    detect_scheme,
+    find_violation,
+)
 
 _SAMPLE_LINES = 5000
 # Keys in MISC that are taken for tags, in order of preference
@@ -28,59 +39,45 @@ OnRead = Callable[[int], None]
 class Scan:
     """How to read a file, and what the first pass found.
 
-    n_faults: lines and tags that are repaired.
+    schemes: of each column of tags, by its name in `Block`.
+    n_faults: the lines and tags that are repaired.
+    record: what there is, for the ledger; `documents`, `output` and what happens while writing are yet to be added.
     words_crc: a checksum of all words in order.
-    bigrams, schemes: of each column of tags, by its name in `Block`.
     """
 
     source: Source
     options: ReadOptions
     parse: TagParser
     layout: Layout
-    counts: Counts = field(default_factory=Counts)
-    tokens: int = 0
-    n_blocks: int = 0
-    missing: int = 0
-    n_faults: int = 0
-    words_crc: int = 0
-    bigrams: dict[str, Bigrams] = field(default_factory=dict)
-    schemes: dict[str, str | None] = field(default_factory=dict)
+    schemes: dict[str, str | None]
+    n_faults: int
+    record: FileRecord
+    words_crc: int
 
-    @property
-    def are_spaces_given(self) -> bool:
-        """Whether the file says where spaces are."""
-        return self.counts.no_space > 0
-
-    @property
-    def are_sentences_known(self) -> bool:
-        """Whether the file says where sentences start; not a table whose blank lines only separate documents."""
-        is_table = self.layout.kind == "table" and self.layout.misc is not None
-        return not is_table or self.counts.sentence_ends > 0 or self.n_blocks > max(1, self.counts.marks)
-
-    def blocks(self, on_read: OnRead | None = None) -> Iterator[Block]:
-        """Read the file again."""
-        reader = BlockReader(self.layout, self.options.encoding, self.parse)
-        return reader.read(self.source.lines(self.options.encoding, on_read))
-
-    def checked_blocks(self, report: Callable[[Entry], None], on_read: OnRead | None = None) -> Iterator[Block]:
-        """Read the file again, and report whatever is repaired, tags included."""
-        reader = BlockReader(self.layout, self.options.encoding, self.parse, report, keep_texts=True)
+    def blocks(self, on_read: OnRead | None = None, report: Callable[[Entry], None] | None = None) -> Iterator[Block]:
+        """Read the file again; `report` is called for whatever is repaired, tags included."""
+        reader = BlockReader(self.layout, self.options.encoding, self.parse, report)
         for block in reader.read(self.source.lines(self.options.encoding, on_read)):
-            for name, scheme in self.schemes.items():
-                self._check_tags(block, getattr(block, name), scheme, report)
+            if report is not None:
+                for name, scheme in self.schemes.items():
+                    for entry in _check_tags(getattr(block, name), block.lines, self.parse, scheme):
+                        report(entry)
             yield block
 
-    def _check_tags(self, block: Block, tags: list[str], scheme: str | None, report: Callable[[Entry], None]) -> None:
-        before: Tag | None = None
-        for i, text in enumerate([*tags, None]):
-            tag = None if text is None else self.parse[text]
-            if tag is not None and tag.fault:
-                report(Entry(block.lines[i], tag.fault, f"read as {tag.repaired}", block.texts[i]))
-            found = find_violation(before, tag, scheme) if scheme else None
-            if found is not None:
-                at = i - found.is_earlier
-                report(Entry(block.lines[at], found.what, found.repair, block.texts[at]))
-            before = tag
+
+def _check_tags(tags: list[str], lines: list[tuple[int, str]], parse: TagParser, scheme: str | None) -> Iterator[Entry]:
+    """Find the tags of a block that are malformed or violate the scheme."""
+    before = parse[EDGE]
+    for i, text in enumerate([*tags, EDGE]):
+        tag = parse[text]
+        if tag.fault:
+            number, line = lines[i]
+            yield Entry(number, tag.fault, f"read as {tag.repaired}", line)
+        if scheme and (violation := find_violation(before, tag, scheme)):
+            what, repair, is_earlier = violation
+            number, line = lines[i - is_earlier]
+            yield Entry(number, what, repair, line)
+        before = tag
 
 
 def words_checksum(words: list[str], crc: int = 0) -> int:
@@ -88,66 +85,79 @@ def words_checksum(words: list[str], crc: int = 0) -> int:
     return zlib.crc32("\n".join([*words, ""]).encode("utf-8", "surrogatepass"), crc)
 
 
-def scan(source: Source, options: ReadOptions, faults: FaultList, on_read: OnRead | None = None) -> Scan | None:
-    """Find out how to read a file.
+def scan(source: Source, options: ReadOptions, on_read: OnRead | None = None) -> Scan:
+    """Find out how to read a file, and check all of it.
 
-    faults: what is wrong with it is added, unless it can be repaired and is to be.
     on_read: called now and then with the number of bytes read since.
-    Returns None if the file cannot be read as it is.
+    Raises ConversionError if the file cannot be read, or holds anything that has to be repaired and `repair` is not set.
     """
-    try:
-        found = _scan(source, options, on_read)
-    except UnreadableError as err:
-        faults.add(Fault(source.name, err.line, str(err), err.text))
-        return None
-    except OSError as err:
-        faults.add(Fault(source.name, None, str(err)))
-        return None
-    if found.n_faults == 0 or options.repair:
-        return found
-    for _ in found.checked_blocks(lambda entry: faults.add(Fault(source.name, entry.line, entry.reason, entry.text))):
-        pass
-    return None
-
-
-def _scan(source: Source, options: ReadOptions, on_read: OnRead | None) -> Scan:
     encoding = options.encoding
     parse = TagParser(options.missing, is_bare=options.scheme == "IO")
     sample = [line.rstrip("\r\n") for line in islice(source.lines(encoding), _SAMPLE_LINES)]
-    layout = detect_layout(sample, options, parse)
+    layout = detect_layout(Sample(source, sample, options, parse))
     if layout.tag is None and layout.misc_key is None:
         layout = replace(layout, misc_key=_find_misc_key(source, layout, encoding, parse))
     parse[ABSENT] = Tag(OUTSIDE)
+    bigrams: dict[str, Bigrams] = {"tags": Counter()}
+    if layout.layer is not None:
+        bigrams["layer"] = Counter()
     reader = BlockReader(layout, encoding, parse)
-    found = Scan(source, options, parse, layout, reader.counts)
-    found.bigrams = {name: Counter() for name in (("tags",) if layout.layer is None else ("tags", "layer"))}
+    counts, words_crc = reader.counts, 0
     for block in reader.read(source.lines(encoding, on_read)):
-        found.n_blocks += 1
-        found.tokens += len(block.words)
-        found.words_crc = words_checksum(block.words, found.words_crc)
-        for name, bigrams in found.bigrams.items():
+        counts["blocks"] += 1
+        counts["sentences"] += len(block.starts)
+        counts["tokens"] += len(block.words)
+        words_crc = words_checksum(block.words, words_crc)
+        for name, pairs in bigrams.items():
             tags = getattr(block, name)
-            bigrams.update(zip([None, *tags], [*tags, None], strict=True))
-    if not found.tokens:
-        raise UnreadableError("the file holds no tokens")
-    used = {tag for _, tag in found.bigrams["tags"] if tag is not None}
-    if all(parse[tag].prefix == UNANNOTATED for tag in used if tag != ABSENT):
-        some = ", ".join(sorted(used - {ABSENT})[:5])
+            pairs.update(zip([EDGE, *tags], [*tags, EDGE], strict=True))
+    if not counts["tokens"]:
+        raise source.error("the file holds no tokens")
+    used = {tag for _, tag in bigrams["tags"]} - {EDGE, ABSENT}
+    if all(parse[tag].prefix == UNANNOTATED for tag in used):
         column = f"MISC ({layout.misc_key}=)" if layout.tag is None else layout.title(layout.tag)
         first = next((i for i, line in enumerate(sample, 1) if line.strip() and line[0] not in "#-"), 1)
-        raise UnreadableError(f"column {column} holds no tags, only {some}", first)
+        raise source.error(f"column {column} holds no tags, only {', '.join(sorted(used)[:5])}", first)
     if layout.tag is None and OUTSIDE in used:
         # Where the file writes O, a token without a tag is not annotated
         parse[ABSENT] = Tag(UNANNOTATED)
-    found.n_faults = reader.counts.repaired
-    for name, bigrams in found.bigrams.items():
-        scheme = found.schemes[name] = options.scheme or detect_scheme(bigrams, parse)
-        found.n_faults += sum(n for (_, tag), n in bigrams.items() if tag is not None and parse[tag].fault)
-        found.n_faults += count_violations(bigrams, parse, scheme) if scheme else 0
-    found.missing = sum(
-        n for (_, tag), n in found.bigrams["tags"].items() if tag is not None and parse[tag].prefix == UNANNOTATED
-    )
+    schemes = {name: options.scheme or detect_scheme(pairs, parse) for name, pairs in bigrams.items()}
+    n_faults = counts["repaired"] + sum(n for (_, tag), n in bigrams["tags"].items() if parse[tag].fault)
+    n_faults += sum(count_violations(bigrams[name], parse, scheme) for name, scheme in schemes.items() if scheme)
+    record = _record(source, options, layout, counts, schemes["tags"])
+    record.missing = sum(n for (_, tag), n in bigrams["tags"].items() if parse[tag].prefix == UNANNOTATED)
+    record.entities, record.layer = (count_entities(bigrams.get(name, {}), parse) for name in ("tags", "layer"))
+    record.entries = reader.dropped
+    found = Scan(source, options, parse, layout, schemes, n_faults, record, words_crc)
+    if n_faults and not options.repair:
+        error = ConversionError()
+        for _ in found.blocks(report=lambda entry: error.add(Fault(source.name, entry.line, entry.reason, entry.text))):
+            pass
+        raise error
     return found
+
+
+def _record(
+    source: Source, options: ReadOptions, layout: Layout, counts: Counter[str], scheme: str | None
+) -> FileRecord:
+    """Make the record of a file, without what is told by its tags."""
+    by_number = f"every {options.n_sents} sentences" if options.n_sents else "file"
+    # A table may have blank lines only between documents, and then says where sentences start in MISC or not at all
+    is_table = layout.kind == "table" and layout.misc is not None
+    are_sentences_known = not is_table or counts["sentence_ends"] or counts["blocks"] > max(1, counts["marks"])
+    return FileRecord(
+        input=source.name,
+        layout=layout.kind,
+        columns=layout.titles(),
+        scheme=scheme,
+        documents_by="marks" if counts["marks"] else by_number,
+        spaces="given" if counts["no_space"] else "rules" if options.detokenize else "unknown",
+        sentences=counts["sentences"] if are_sentences_known else None,
+        tokens=counts["tokens"],
+        comments=counts["comments"],
+        multi_word_tokens=counts["multi_word_tokens"],
+        empty_nodes=counts["empty_nodes"],
+    )
 
 
 def _find_misc_key(source: Source, layout: Layout, encoding: str, parse: TagParser) -> str:
@@ -163,5 +173,5 @@ def _find_misc_key(source: Source, layout: Layout, encoding: str, parse: TagPars
             if equals and (key in _MISC_KEYS or parse.is_tag(value)):
                 counts[key] += 1
     if not counts:
-        raise UnreadableError("no named entities: neither a column of tags nor name=B-PER in MISC")
+        raise source.error("no named entities: neither a column of tags nor name=B-PER in MISC")
     return next((key for key in _MISC_KEYS if key in counts), counts.most_common(1)[0][0])

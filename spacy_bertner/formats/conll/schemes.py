@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ...tags import OUTSIDE, ROLES, SCHEMES
 
 UNANNOTATED = "_"  # the tag of a token whose annotation is missing
+EDGE = "\n\n"  # stands before the first tag of a sentence and after the last; no tag can hold a line feed
 _MISSPELT = re.compile(r"([BIMELSUWbimelsuw])([-_:/.|\u2010-\u2014\u2212])\s*(\S.*)")
 
-# Two neighbouring tags as written (None: the start or end of a sentence) → how often
-Bigrams = Counter[tuple[str | None, str | None]]
+Bigrams = Counter[tuple[str, str]]  # two neighbouring tags as written, or `EDGE` → how often
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class TagParser(dict[str, Tag]):
 
     def __init__(self, missing: Iterable[str] = (), is_bare: bool = False) -> None:
         super().__init__()
+        self[EDGE] = Tag(EDGE)
         self.markers = {UNANNOTATED, *missing}
         self.is_bare = is_bare
 
@@ -80,82 +81,69 @@ class TagParser(dict[str, Tag]):
         return Tag(UNANNOTATED, "", f"tag '{text}' {fault}", "missing annotation")
 
 
-def begins(before: Tag | None, tag: Tag) -> bool:
-    """Say whether an entity begins at a tag, in whatever scheme; `before` is None at the start of a sentence."""
+def begins(before: Tag, tag: Tag) -> bool:
+    """Say whether an entity begins at a tag, in whatever scheme."""
     return bool(tag.label) and (ROLES[tag.prefix] in "BU" or not _is_open(before, tag.label))
 
 
-def _is_open(before: Tag | None, label: str) -> bool:
+def _is_open(before: Tag, label: str) -> bool:
     """Say whether an entity of this label can continue after a tag."""
-    return before is not None and before.label == label and ROLES[before.prefix] in "BI"
+    return before.label == label and ROLES[before.prefix] in "BI"
 
 
-@dataclass(frozen=True)
-class Violation:
-    """What a tag does against a scheme, how it is repaired, and whether it is the earlier of the two tags looked at."""
+def find_violation(before: Tag, tag: Tag, scheme: str) -> tuple[str, str, bool] | None:
+    """Find what is wrong, by a scheme of `SCHEMES`, with two neighbouring tags.
 
-    what: str
-    repair: str
-    is_earlier: bool = False
-
-
-def find_violation(before: Tag | None, tag: Tag | None, scheme: str) -> Violation | None:
-    """Find what is wrong, by a scheme of `SCHEMES`, with two neighbouring tags; None at the start or end of a sentence."""
+    Returns what is wrong, how it is repaired, and whether the tag to blame is the earlier one; None if all is well.
+    """
     kind, prefixes = SCHEMES[scheme].like, SCHEMES[scheme].prefixes
-    if tag is not None and tag.label:
+    if tag.label:
         if tag.prefix not in prefixes:
             repair = "begins an entity" if begins(before, tag) else "continues an entity"
-            return Violation(f"{tag} is no tag of scheme {scheme}", repair)
-        place = f"{tag} begins a sentence" if before is None else f"{tag} follows {before}"
+            return f"{tag} is no tag of scheme {scheme}", repair, False
         if not _is_open(before, tag.label):
+            place = f"{tag} begins a sentence" if before.prefix == EDGE else f"{tag} follows {before}"
             is_first = ROLES[tag.prefix] in "BU"
             if kind == "IOB1" and is_first:
                 what = f"{place}: in scheme {scheme}, B- only separates two entities of one label"
-                return Violation(what, "begins an entity")
+                return what, "begins an entity", False
             if kind in ("BIO", "BILUO") and not is_first:
-                return Violation(f"{place} (scheme {scheme})", "begins an entity")
-    if kind == "BILUO" and before is not None and before.prefix in prefixes and _is_open(before, before.label):
-        if tag is None:
-            return Violation(
-                f"{before} is not closed: the sentence ends (scheme {scheme})", "the entity ends here", True
-            )
-        if not tag.label or begins(before, tag):
-            return Violation(f"{before} is not closed: {tag} follows (scheme {scheme})", "the entity ends here", True)
+                return f"{place} (scheme {scheme})", "begins an entity", False
+    is_closed = kind != "BILUO" or before.prefix not in prefixes or ROLES[before.prefix] in "LU"
+    if not is_closed and (not tag.label or begins(before, tag)):
+        after = "the sentence ends" if tag.prefix == EDGE else f"{tag} follows"
+        return f"{before} is not closed: {after} (scheme {scheme})", "the entity ends here", True
     return None
 
 
 def count_violations(bigrams: Bigrams, parse: TagParser, scheme: str) -> int:
     """Count the violations of a scheme in a file."""
-    total = 0
-    for (before, tag), n in bigrams.items():
-        earlier, later = (None if text is None else parse[text] for text in (before, tag))
-        total += n * (find_violation(earlier, later, scheme) is not None)
-    return total
+    return sum(n for (before, tag), n in bigrams.items() if find_violation(parse[before], parse[tag], scheme))
 
 
 def detect_scheme(bigrams: Bigrams, parse: TagParser) -> str | None:
     """Detect the scheme of a file: that with the fewest violations; None if the file has no entities."""
-    used = {parse[text].prefix for _, text in bigrams if text is not None and parse[text].label}
+    used = {parse[tag].prefix for _, tag in bigrams if parse[tag].label}
     if not used:
         return None
     if used == {"I"}:
         return "IO"
-    best, fewest = "", 0
+    counts: dict[str, int] = {}
     for name, scheme in SCHEMES.items():
         if scheme.like == "IO" or (scheme.like == "BILUO" and used <= {"B", "I"}):
             continue
         n = count_violations(bigrams, parse, name)
         # One B- that does not separate two entities shows that it is not IOB1. If numbers decided, an IOB2 file with many
         # faulty I- after O would be taken for IOB1
-        if (scheme.like != "IOB1" or n == 0) and (not best or n < fewest):
-            best, fewest = name, n
-    return best
+        if scheme.like != "IOB1" or n == 0:
+            counts[name] = n
+    return min(counts, key=counts.__getitem__)
 
 
-def count_entities(bigrams: Bigrams, parse: TagParser) -> Counter[str]:
+def count_entities(bigrams: Mapping[tuple[str, str], int], parse: TagParser) -> Counter[str]:
     """Count the entities of a file, by label."""
     counts: Counter[str] = Counter()
     for (before, tag), n in bigrams.items():
-        if tag is not None and begins(None if before is None else parse[before], parse[tag]):
+        if begins(parse[before], parse[tag]):
             counts[parse[tag].label] += n
     return counts
