@@ -3,9 +3,10 @@
     python bench/annotate.py [--words 1000000] [--rounds 3]
     python bench/annotate.py --encoder assets/encoder --words 30000
 
-A JSONL file of texts of about 400 words, and a loaded pipeline. Each round runs, one after the other, `nlp.pipe` over the texts of
-the file in memory zones, which keeps and writes nothing, and `annotate` from the file to a JSONL file. Processor time is that of
-the process; on a busy machine it is more reliable than wall time. Resident memory is sampled during both.
+A JSONL file of texts of about 400 words, and a loaded pipeline. Each round runs, one after the other, `nlp.pipe` over
+the texts of the file in memory zones, which keeps and writes nothing, and `annotate` from the file to a JSONL file.
+Processor time is that of the process; on a busy machine it is more reliable than wall time. Resident memory is
+sampled during both.
 
 The encoder is the tiny one of `scaling.py`, so that it hides little of what `annotate` adds. Results are written to `--out`.
 """

@@ -3,10 +3,10 @@
     python bench/annotate_kills.py [--outputs 20] [--in-record 5] [--mb 60]
 
 Each run is killed with SIGKILL when its output has reached a random size (more than its first record), and resumed with
-`--resume`. Records are large (a text of 2,000 words, and a field of 2 to 8 MB that is carried over), so that many kills come in
-the middle of writing one: the output then ends without a newline. Runs are added until there are enough of these kills. The
-pipeline is an entity ruler, and processes are forked, so that it takes minutes only. The kills and the SHA-256 of all outputs are
-written to bench/results/annotate_kills.txt; the exit status is 1 if one differs.
+`--resume`. Records are large (a text of 2,000 words, and a field of 2 to 8 MB that is carried over), so that many kills come
+in the middle of writing one: the output then ends without a newline. Runs are added until there are enough of these kills.
+The pipeline is an entity ruler, and processes are forked, so that it takes minutes only. The kills and the SHA-256 of all
+outputs are written to bench/results/annotate_kills.txt; the exit status is 1 if one differs.
 """
 
 import argparse

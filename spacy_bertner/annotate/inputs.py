@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..formats.conll.layout import SUFFIXES as CONLL_SUFFIXES
-from ..formats.faults import Fault, FaultList
+from ..formats.faults import ConversionError, Fault
 from ..formats.source import find_files
 
 # By the ending of a file
@@ -68,7 +68,7 @@ def find_inputs(
     Raises ConversionError listing all names that lead nowhere, and files that are empty, of an unknown ending, or an output
     too.
     """
-    faults = FaultList()
+    faults = ConversionError()
     paths, left_out = find_files(names, lambda path: path.suffix.lower() in FORMATS, faults, outputs)
     inputs = []
     for path in paths:
@@ -85,5 +85,5 @@ def find_inputs(
     if not inputs and not faults.total:
         faults.add(Fault("annotate", None, "no input given"))
     if faults.total:
-        raise faults.error()
+        raise faults
     return inputs, left_out

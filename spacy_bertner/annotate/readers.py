@@ -24,7 +24,7 @@ from spacy.vocab import Vocab
 from ..formats.conll.docs import DocMaker
 from ..formats.conll.options import ReadOptions
 from ..formats.conll.scan import scan
-from ..formats.faults import ConversionError, Fault, FaultList
+from ..formats.faults import ConversionError, Fault
 from ..formats.source import Source
 from .inputs import Input
 from .records import Record
@@ -68,17 +68,22 @@ class ReadSettings:
 
 def check(inputs: Iterable[Input], settings: ReadSettings) -> None:
     """Read all files once, pipes aside; raise ConversionError with all their faults, if there are any."""
-    faults = FaultList()
+    faults = ConversionError()
     for item in inputs:
-        if not item.is_file:
-            continue
-        for found in _read(item, settings):
-            if isinstance(found, Fault):
-                faults.add(found)
-            elif item.format in ("conll", "parquet", "spacy"):  # their readers check the file before the first record
-                break
+        try:
+            for found in _read(item, settings) if item.is_file else ():
+                if isinstance(found, Fault):
+                    faults.add(found)
+                elif item.format in (
+                    "conll",
+                    "parquet",
+                    "spacy",
+                ):  # their readers check the file before the first record
+                    break
+        except ConversionError as err:
+            faults.extend(err)
     if faults.total:
-        raise faults.error()
+        raise faults
 
 
 def read(inputs: Iterable[Input], settings: ReadSettings) -> Iterator[Record]:
@@ -106,8 +111,6 @@ def _read(item: Input, settings: ReadSettings) -> Iterator[Record | Fault]:
                 yield Fault(item.name, None, "no records in this file")
     except OSError as err:
         yield Fault(item.name, None, err.strerror or str(err))
-    except ConversionError as err:
-        yield from err.faults
 
 
 def _guess_format(file: IO[bytes]) -> str:
@@ -252,11 +255,8 @@ def _read_docbin(file: IO[bytes], item: Input, settings: ReadSettings) -> Iterat
 def _read_conll(file: IO[bytes], item: Input, settings: ReadSettings) -> Iterator[Record | Fault]:
     """One record per document, as `convert` reads them. The scan that `check` has made is not repeated."""
     if item.scan is None:
-        faults = FaultList()
-        source = Source(item.name, "", item.path, None if item.is_file else file)
-        item.scan = scan(source, ReadOptions(encoding=settings.encoding), faults)
-        if item.scan is None:
-            raise faults.error()
+        source = Source(item.name, "", item.path) if item.is_file else Source.from_stream(file, item.name)
+        item.scan = scan(source, ReadOptions(encoding=settings.encoding))
     with closing(item.scan.source):
         for position, doc in enumerate(DocMaker(Vocab(), item.scan).docs(item.scan.blocks()), 1):
             yield Record(item.name, position, doc.to_bytes())
