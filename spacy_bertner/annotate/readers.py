@@ -31,6 +31,7 @@ from .records import Record
 
 _UNDECODED = re.compile("[\udc80-\udcff]")
 _PARQUET_ROWS = 256  # read at once
+_CHECKED_FIRST = ("conll", "parquet", "spacy")  # their readers check the whole file before the first record
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,7 @@ def check(inputs: Iterable[Input], settings: ReadSettings) -> None:
             for found in _read(item, settings) if item.is_file else ():
                 if isinstance(found, Fault):
                     faults.add(found)
-                elif item.format in (
-                    "conll",
-                    "parquet",
-                    "spacy",
-                ):  # their readers check the file before the first record
+                elif item.format in _CHECKED_FIRST:
                     break
         except ConversionError as err:
             faults.extend(err)
