@@ -92,7 +92,7 @@ test-package: $(STAMP)
 # Ray and pyarrow are large, and few need them
 test-ray: $(STAMP)
 	$(PIP) install -c constraints.txt -e ".[parquet,ray]"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_annotate.py -k "ray or parquet or json_does_not_have"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/annotate -k "ray or parquet or json_does_not_have"
 
 gpu: $(STAMP)
 	$(BIN)/python bench/gpu.py --out bench/results/gpu

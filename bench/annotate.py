@@ -1,13 +1,14 @@
-"""What `annotate` takes beyond `nlp.pipe` over the same texts, and whether its memory stays flat.
+"""How much longer `annotate` takes than `nlp.pipe` over the same texts, and whether its memory stays flat.
 
     python bench/annotate.py [--words 1000000] [--rounds 3]
     python bench/annotate.py --encoder assets/encoder --words 30000
 
-A JSONL file of texts of about 400 words, and a loaded pipeline. In each round one after the other: `nlp.pipe` over the texts
-of the file in memory zones, which keeps and writes nothing; and `annotate` from the file to a JSONL file. Processor time is
-that of the process; with other work on the machine it says more than the seconds. Resident memory is sampled during both.
+A JSONL file of texts of about 400 words, and a loaded pipeline. Each round runs, one after the other, `nlp.pipe` over
+the texts of the file in memory zones, which keeps and writes nothing, and `annotate` from the file to a JSONL file.
+Processor time is that of the process; on a busy machine it is more reliable than wall time. Resident memory is
+sampled during both.
 
-The encoder is the tiny one of `scaling.py`: it hides little of what `annotate` adds. Results go to `--out`.
+The encoder is the tiny one of `scaling.py`, so that it hides little of what `annotate` adds. Results are written to `--out`.
 """
 
 import argparse
@@ -42,7 +43,7 @@ def pipe(nlp: Any, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoder", help="a real encoder in place of the tiny one")
+    parser.add_argument("--encoder", help="a real encoder instead of the tiny one")
     parser.add_argument("--words", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=ROOT / "bench/results/annotate.txt")
@@ -59,7 +60,7 @@ def main() -> None:
         nlp, path, output = spacy.load(pipeline), folder / "in.jsonl", folder / "out.jsonl"
         given = texts(arguments.words)
         path.write_text("".join(json.dumps({"text": text}) + "\n" for text in given), encoding="utf8")
-        list(nlp.pipe(given[:50]))  # what is made on first use is not to count
+        list(nlp.pipe(given[:50]))  # warm up
         say(machine_line(describe_machine()))
         say(f"encoder: {encoder_size(Path(pipeline))}; {len(given)} texts, {arguments.words:,} words")
         del given

@@ -1,12 +1,12 @@
-"""Whether `annotate --resume` makes, after a kill, the very file that an undisturbed run makes.
+"""Whether `annotate --resume` makes, after a kill, exactly the file that an uninterrupted run makes.
 
     python bench/annotate_kills.py [--outputs 20] [--in-record 5] [--mb 60]
 
-Each output is begun, killed with SIGKILL once it has grown to a place drawn by chance (behind its first whole record), and
-gone on with by `--resume`. Records are large (a text of 2,000 words, and a field of 2 to 8 MB that is carried over), so that
-many kills come in the middle of writing one: the output then ends without an end of line. More outputs are made than asked
-for until enough kills have come there. The pipeline is an entity ruler, and processes are forked, to be done in minutes.
-Kills, and the SHA-256 of all outputs, go to bench/results/annotate_kills.txt; the exit status is 1 where one differs.
+Each run is killed with SIGKILL when its output has reached a random size (more than its first record), and resumed with
+`--resume`. Records are large (a text of 2,000 words, and a field of 2 to 8 MB that is carried over), so that many kills come
+in the middle of writing one: the output then ends without a newline. Runs are added until there are enough of these kills.
+The pipeline is an entity ruler, and processes are forked, so that it takes minutes only. The kills and the SHA-256 of all
+outputs are written to bench/results/annotate_kills.txt; the exit status is 1 if one differs.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def write_input(path: Path, n_bytes: int, rng: random.Random) -> Path:
 
 
 def start(*arguments: str | Path) -> Any:
-    """The command in a process of its own: a copy of this one, which has spaCy imported already. Its output is in a file."""
+    """Run the command in a fork of this process, which has already imported spaCy; its messages go to a file."""
     process = multiprocessing.get_context("fork").Process(target=run, args=[list(map(str, arguments))])
     process.start()
     return process
@@ -83,7 +83,7 @@ def finish(process: Any) -> None:
 
 
 def kill_at(process: Any, output: Path, size: int) -> bool:
-    """Kill it when the output has that size; whether that was before it ended."""
+    """Kill a process when its output has that size; return whether that was before it ended."""
     while not output.exists():
         time.sleep(0.01)
     while output.stat().st_size < size and process.is_alive():
@@ -100,7 +100,7 @@ def sha256(path: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--outputs", type=int, default=20)
-    parser.add_argument("--in-record", type=int, default=5, help="kills in the middle of a record, at least")
+    parser.add_argument("--in-record", type=int, default=5, help="minimum number of kills in the middle of a record")
     parser.add_argument("--mb", type=int, default=52, help="size of the output")
     arguments = parser.parse_args()
     rng = random.Random(0)
@@ -121,7 +121,7 @@ def main() -> None:
             sizes = [len(line) for line in file]
         first, before_last, n_records = sizes[0], size - sizes[-1], len(sizes)
         say(machine_line(describe_machine()))
-        say(f"undisturbed: {size / MB:.1f} MB, {n_records} records, sha256 {expected}")
+        say(f"uninterrupted: {size / MB:.1f} MB, {n_records} records, sha256 {expected}")
         n_done = n_same = n_inside = n_late = 0
         while n_done < arguments.outputs or n_inside < arguments.in_record:
             if n_done + n_late >= 4 * arguments.outputs:
@@ -145,12 +145,12 @@ def main() -> None:
             where = "in the middle of a record" if is_inside else "between records"
             result = "identical" if is_same else f"DIFFERS: {sha256(output)}"
             say(
-                f"{n_done:2}: killed at {len(left) / MB:5.1f} MB, {n_there:2} whole records, {where}; gone on with: {result}"
+                f"{n_done:2}: killed at {len(left) / MB:5.1f} MB, {n_there:2} whole records, {where}; resumed: {result}"
             )
             output.unlink()
         say(
             f"{n_done} outputs, each of a run killed once by SIGKILL, {n_inside} of them in the middle of a record: "
-            f"{n_same} identical to the undisturbed one ({n_late} runs were over before the kill, not counted)"
+            f"{n_same} identical to the uninterrupted one ({n_late} runs ended before the kill and are not counted)"
         )
     (ROOT / "bench/results/annotate_kills.txt").write_text("\n".join(lines) + "\n", encoding="utf8")
     is_enough = n_done >= arguments.outputs and n_inside >= arguments.in_record

@@ -1,7 +1,5 @@
 """One record of the input, and chunks of records that go through the pipeline together."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,12 +7,12 @@ from typing import Any
 
 @dataclass
 class Record:
-    """What becomes one record of the output.
+    """One record of the input, which becomes one record of the output.
 
     source: name of the file. position: its line, row or document there, from 1; 0 for the file as a whole.
-    content: the text, or a Doc as `Doc.to_bytes` gives it; None where `error` says why it cannot be had.
-    fields: what else belongs to it, to be carried over.
-    at: bytes of the whole input up to its end, as far as is known.
+    content: the text, or a Doc as `Doc.to_bytes` gives it; None if `error` says why there is none.
+    fields: the other fields of the record, carried over to the output.
+    at: bytes of the whole input up to its end, for the progress bar; 0 if not known.
     """
 
     source: str
@@ -44,18 +42,18 @@ class Chunk:
 
 
 def chunks(records: Iterable[Record], max_records: int, max_chars: int) -> Iterator[Chunk]:
-    """Cut records into chunks, each of at most `max_records`, that ends where it has `max_chars` characters or more.
+    """Cut records into chunks of at most `max_records`; a chunk also ends once it has `max_chars` characters.
 
-    The characters are those of texts and of the fields that go with them.
+    The characters are those of texts and of the fields carried over.
 
-    Scores of a document depend, in their last digits, on what is computed beside it. So the cuts depend on the input
-    alone: a run that is gone on with makes the same chunks as an undisturbed one.
+    The last digits of a document's scores depend on what is computed beside it. So the cuts depend on the input alone: a
+    resumed run makes the same chunks as an uninterrupted one.
     """
     first, chunk, n_chars = 0, [], 0
     for record in records:
         chunk.append(record)
         n_chars += len(record.content or "") + sum(
-            len(v) for v in record.fields.values() if isinstance(v, (str, bytes))
+            len(value) for value in record.fields.values() if isinstance(value, (str, bytes))
         )
         if len(chunk) == max_records or n_chars >= max_chars:
             yield Chunk(first, chunk)

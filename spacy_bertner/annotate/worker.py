@@ -1,6 +1,4 @@
-"""A chunk of records through the pipeline, with nothing lost: as many records come out as went in, in the same order."""
-
-from __future__ import annotations
+"""A chunk of records through the pipeline: as many records come out as went in, in the same order."""
 
 import hashlib
 import sys
@@ -15,14 +13,15 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.util import raise_error
 
+from ..files import checksums
 from ..processes import require_gpu
-from .formats import Format
 from .records import Chunk, Record
+from .writers import Writer
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """An output record. data: its bytes. error: why it could not be processed, if so. n_words: its tokens."""
+    """An output record. data: its bytes. error: why it could not be processed, or None. n_words: number of tokens."""
 
     data: bytes
     error: str | None = None
@@ -33,8 +32,8 @@ class Rendered:
 class Pipeline:
     """A pipeline that each worker loads for itself.
 
-    name: folder or package. disable: names of components not to run. threshold: for `bert_ner`, None to leave it as it
-    is. gpu_id: the GPU, -1 for the CPU. code: a Python file to import before.
+    name: folder or package. disable: names of components not to run. threshold: for every `bert_ner`; None leaves it as
+    it is. gpu_id: the GPU, -1 for the CPU. code: a Python file to import first.
     """
 
     name: str
@@ -44,7 +43,7 @@ class Pipeline:
     code: str | None = None
 
     def load(self) -> Language:
-        """Load it. Raises OSError where there is none, ValueError for settings that do not go with it."""
+        """Load it. Raises OSError if there is no such pipeline, ValueError for settings that do not fit it."""
         from spacy.cli._util import import_code
 
         if self.gpu_id >= 0:
@@ -59,27 +58,19 @@ class Pipeline:
         return nlp
 
     def identity(self) -> str:
-        """Tell this pipeline from others: a hash of its files, of its settings and of the code."""
-        from ..files import checksums
-
+        """Return a hash of its files, settings and code, the same for every Python and every place on the disk."""
         folder = spacy.util.get_package_path(self.name) if spacy.util.is_package(self.name) else Path(self.name)
-        folders = [folder, *sorted(p for p in folder.rglob("*") if p.is_dir() and p.name != "__pycache__")]
-        files = [(str(p.relative_to(folder)), checksums(p)) for p in folders if p.is_dir()]
         code = Path(self.code).read_bytes() if self.code else b""
-        found = [files, self.disable, self.threshold, code]
-        return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
+        content = [checksums(folder), self.disable, self.threshold, code]
+        return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
 
 def set_threshold(nlp: Language, threshold: float) -> None:
-    """Set the threshold of every `bert_ner` of a pipeline; raises ValueError where there is none that has one."""
+    """Set the threshold of every `bert_ner` of a pipeline. Raises ValueError if none has this setting."""
     if not 0 <= threshold <= 1:
         raise ValueError(f"--threshold: {threshold} is not between 0 and 1")
-    settings = [
-        getattr(nlp.get_pipe(name), "cfg", {})
-        for name in nlp.pipe_names
-        if nlp.get_pipe_meta(name).factory == "bert_ner"
-    ]
-    settings = [cfg for cfg in settings if "threshold" in cfg]
+    names = [name for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory == "bert_ner"]
+    settings = [cfg for name in names if "threshold" in (cfg := nlp.get_pipe(name).cfg)]  # type: ignore[attr-defined]
     if not settings:
         raise ValueError("--threshold: no component of this pipeline has that setting")
     for cfg in settings:
@@ -88,14 +79,14 @@ def set_threshold(nlp: Language, threshold: float) -> None:
 
 @contextmanager
 def prepared(nlp: Language) -> Iterator[None]:
-    """For the time of the context, let the pipeline take texts of any length and hide no error."""
+    """Let the pipeline take texts of any length and hide no error, while the context lasts."""
     max_length, handler = nlp.max_length, nlp.default_error_handler
     handlers: list[tuple[Any, Any]] = [
         (pipe, pipe.get_error_handler()) for _, pipe in nlp.pipeline if hasattr(pipe, "get_error_handler")
     ]
-    # The limit is there for what takes memory beyond the length of the text; `bert_ner` does not
+    # The limit protects from components whose memory grows faster than the text; that of `bert_ner` does not
     nlp.max_length = sys.maxsize
-    # A handler that does not raise makes `nlp.pipe` leave out Docs without a word
+    # With a handler that does not raise, `nlp.pipe` silently drops Docs
     nlp.set_error_handler(raise_error)
     try:
         yield
@@ -105,64 +96,57 @@ def prepared(nlp: Language) -> Iterator[None]:
             pipe.set_error_handler(own)
 
 
-def annotate_chunk(nlp: Language, chunk: Chunk, form: Format) -> list[Rendered]:
-    """Annotate the records of a chunk, and render them.
+def annotate_chunk(nlp: Language, chunk: Chunk, writer: Writer) -> list[Rendered]:
+    """Annotate and render the records of a chunk.
 
-    nlp: a pipeline, `prepared`. Its memory for the chunk is given back at the end, so no Doc outlives this.
+    nlp: a pipeline, `prepared`. The memory that it took for the chunk is freed at the end, so no Doc outlives this call.
     """
-    rendered: list[Rendered] = []
-    interrupted: BaseException | None = None
-    with nlp.memory_zone():
-        # spaCy before 3.8.14 does not end a memory zone that an exception leaves: after Ctrl-C the pipeline would fail
+    zone = nlp.memory_zone()
+    zone.__enter__()
+    try:
+        return _rendered(nlp, chunk, writer)
+    finally:  # `with`, in spaCy before 3.8.14, leaves the zone open after an exception, and the pipeline unusable
+        zone.__exit__(None, None, None)
+
+
+def _rendered(nlp: Language, chunk: Chunk, writer: Writer) -> list[Rendered]:
+    docs = _docs(nlp, [record for record in chunk.records if record.error is None])
+    return [
+        _render(writer, record, number, record.error or next(docs))
+        for number, record in enumerate(chunk.records, chunk.first)
+    ]
+
+
+def _render(writer: Writer, record: Record, number: int, doc: Doc | str) -> Rendered:
+    """Render a record with its Doc, or the reason why there is none."""
+    if isinstance(doc, Doc):
         try:
-            rendered = _rendered(nlp, chunk, form)
-        except BaseException as err:
-            interrupted = err
-    if interrupted is not None:
-        raise interrupted
-    return rendered
+            return Rendered(writer.render(record, number, doc), n_words=len(doc))
+        except Exception as err:  # depends on what components left on the Doc
+            doc = _reason(err)
+    return Rendered(writer.render_error(record, number, doc), error=doc)
 
 
-def _rendered(nlp: Language, chunk: Chunk, form: Format) -> list[Rendered]:
-    rendered: list[Rendered | None] = [None] * len(chunk.records)
-    whole = []
-    for i, record in enumerate(chunk.records):
-        if record.error is None:
-            whole.append(i)
-        else:
-            rendered[i] = Rendered(form.render_error(record, chunk.first + i, record.error), record.error)
-    for i, doc in _docs(nlp, chunk.records, whole):
-        record, number = chunk.records[i], chunk.first + i
-        if isinstance(doc, Doc):
-            try:
-                rendered[i] = Rendered(form.render(record, number, doc), None, len(doc))
-                continue
-            except Exception as err:  # what a component left on the Doc may be of any kind
-                doc = _reason(err)
-        rendered[i] = Rendered(form.render_error(record, number, doc), doc)
-    return [item for item in rendered if item is not None]
-
-
-def _docs(nlp: Language, records: Sequence[Record], places: Sequence[int]) -> Iterator[tuple[int, Doc | str]]:
-    """The Docs of the records at some places, or why there is none; a batch that fails is tried again by halves."""
-    if not places:
+def _docs(nlp: Language, records: Sequence[Record]) -> Iterator[Doc | str]:
+    """Yield the Doc of each record, or the reason why there is none; the halves of a failing batch are tried again."""
+    if not records:
         return
     try:
-        inputs = [(_input(nlp, records[i]), i) for i in places]
+        inputs = [(_input(nlp, record), i) for i, record in enumerate(records)]
         docs = list(nlp.pipe(inputs, as_tuples=True, batch_size=len(inputs)))
-        # The place is lost, and the order is not, where a component makes new Docs
-        if len(docs) == len(places) and all(i in (None, place) for (_, i), place in zip(docs, places, strict=True)):
-            yield from ((place, doc) for (doc, _), place in zip(docs, places, strict=True))
+        # Docs that a component replaced have lost their number, but not their order
+        if len(docs) == len(records) and all(number in (None, i) for i, (_, number) in enumerate(docs)):
+            yield from (doc for doc, _ in docs)
             return
         reason = f"the pipeline gave {len(docs)} documents for {len(inputs)}"
     except Exception as err:
         reason = _reason(err)
-    if len(places) == 1:
-        yield places[0], reason
-        return
-    half = len(places) // 2
-    yield from _docs(nlp, records, places[:half])
-    yield from _docs(nlp, records, places[half:])
+    if len(records) == 1:
+        yield reason
+    else:
+        half = len(records) // 2
+        yield from _docs(nlp, records[:half])
+        yield from _docs(nlp, records[half:])
 
 
 def _input(nlp: Language, record: Record) -> str | Doc:

@@ -1,0 +1,101 @@
+"""Nothing is lost, whatever the components do; settings of a pipeline."""
+
+import shutil
+
+import pytest
+import spacy
+from spacy.tokens import DocBin
+
+from spacy_bertner import files
+from spacy_bertner.annotate.run import annotate
+from spacy_bertner.annotate.worker import Pipeline, set_threshold
+from spacy_bertner.annotate.writers import WRITERS
+
+from .conftest import TEXTS, expected, found_spans, read_jsonl, spans, write_jsonl
+
+
+@pytest.mark.parametrize("kind", ["raises", "drops", "hides"])
+@pytest.mark.parametrize("form", WRITERS)
+def test_nothing_is_lost(kind, form, tmp_path, ner, texts_file):
+    good = expected(ner)
+    ner.add_pipe("annotate_tests_drops" if kind == "drops" else "annotate_tests_raises")
+    if kind == "hides":
+        ner.set_error_handler(lambda *args: None)
+    handler = ner.default_error_handler
+    output = tmp_path / f"out.{form}"
+    summary = annotate(ner, [texts_file], output)
+    bad = [i for i, text in enumerate(TEXTS) if "Elbe" in text]
+    assert summary.n_errors == len(bad) == 2 and summary.n_records == len(TEXTS)
+    assert ner.default_error_handler is handler and ner.max_length == 10**6
+    reason = "the pipeline gave 0 documents for 1" if kind == "drops" else "ValueError: no rivers"
+    if form == "jsonl":
+        records = read_jsonl(output)
+        assert [i for i, record in enumerate(records) if "error" in record] == bad
+        assert records[bad[0]] == {
+            "error": reason, "at": f"{texts_file}:{bad[0] + 1}", "text": TEXTS[bad[0]], "id": bad[0]
+        }  # fmt: skip
+        assert [record["text"] for record in records] == TEXTS
+        kept = [record for record in records if "error" not in record]
+        assert found_spans(kept) == [ents for i, ents in enumerate(good) if i not in bad]
+    elif form == "spacy":
+        docs = list(DocBin(store_user_data=True).from_disk(output).get_docs(ner.vocab))
+        assert [i for i, doc in enumerate(docs) if doc.user_data.get("error") == reason] == bad
+        assert docs[bad[0]].user_data["text"] == TEXTS[bad[0]]
+    else:
+        assert output.read_text(encoding="utf8").count(reason) == 2
+
+
+def test_texts_of_any_length(tmp_path, ner):
+    ner.max_length = 100
+    text = " ".join(TEXTS)
+    annotate(ner, [write_jsonl(tmp_path / "in.jsonl", [{"text": text}])], tmp_path / "out.jsonl")
+    (record,) = read_jsonl(tmp_path / "out.jsonl")
+    ner.max_length = 10**6
+    assert found_spans([record]) == [spans(ner(text))]
+
+
+def test_words_of_the_input_do_not_stay(tmp_path, ner):
+    words = [f"w{i}x{i * i}" for i in range(3000)]
+    given = write_jsonl(tmp_path / "in.jsonl", ({"text": " ".join(words[i : i + 100])} for i in range(0, 3000, 100)))
+    before = len(list(ner.vocab)), len(ner.vocab.strings)
+    annotate(ner, [given], tmp_path / "out.jsonl")
+    assert (len(list(ner.vocab)), len(ner.vocab.strings)) == before
+
+
+def test_disabled_components(pipeline):
+    assert spacy.load(pipeline).pipe_names == ["bert_ner"]
+    assert Pipeline(str(pipeline), disable=("bert_ner",)).load().pipe_names == []
+
+
+def test_threshold_goes_to_the_components_that_have_it(ner):
+    cfg = ner.get_pipe("bert_ner").cfg
+    had = cfg.pop("threshold", None)
+    with pytest.raises(ValueError, match="no component of this pipeline has that setting"):
+        set_threshold(ner, 0.5)
+    cfg["threshold"] = had
+    set_threshold(ner, 0.5)
+    assert cfg["threshold"] == 0.5
+
+
+def test_identity_is_that_of_the_files(pipeline, tmp_path):
+    """Not of their place, nor of what Python or the system put beside them."""
+    folder = tmp_path / "copy"
+    shutil.copytree(pipeline, folder)
+    loaded = Pipeline(str(folder))
+    before = loaded.identity()
+    assert before == Pipeline(str(pipeline)).identity()
+    for name in ("__pycache__/code.cpython-311.pyc", "bert_ner/__pycache__/code.cpython-312.pyc", ".DS_Store"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    assert loaded.identity() == before
+    assert Pipeline(str(folder), threshold=0.5).identity() != before
+    (folder / "bert_ner" / "cfg").write_bytes(b"{}")
+    assert loaded.identity() != before
+
+
+def test_each_file_is_hashed_once(pipeline, monkeypatch):
+    hashed = []
+    checksum = files._checksum
+    monkeypatch.setattr(files, "_checksum", lambda path: hashed.append(path) or checksum(path))
+    Pipeline(str(pipeline)).identity()
+    assert len(hashed) == len(set(hashed)) > 3
