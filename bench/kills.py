@@ -101,24 +101,24 @@ def instrument(teller: Teller) -> None:
     wrap(resume.Run, "save", CHECKPOINT)
     wrap(resume.Run, "_copy_best", COPY)
     loop.shutil = SimpleNamespace(rmtree=teller.wrap(shutil.rmtree, COPY), copytree=teller.wrap(shutil.copytree, COPY))
-    begin, take_over, update = resume.Run._begin, resume.Run._take_over, resume.Run.update
+    begin, restore, update = resume.Run._begin, resume.Run._restore, resume.Run.update
 
     def begin_and_tell(run: Any) -> None:
         begin(run)
-        if run._played is not None:
+        if run._replayed is not None:
             teller.enter(REPLAY)
 
     def update_and_tell(run: Any, *args: Any, **kwargs: Any) -> Any:
-        if run._played is not None:
+        if run._replayed is not None:
             teller.tell()
         return update(run, *args, **kwargs)
 
-    def take_over_and_tell(run: Any, checkpoint: Any) -> None:
+    def restore_and_tell(run: Any, checkpoint: Any) -> None:
         teller.tell()
-        take_over(run, checkpoint)
+        restore(run, checkpoint)
         teller.leave()
 
-    resume.Run._begin, resume.Run._take_over, resume.Run.update = begin_and_tell, take_over_and_tell, update_and_tell
+    resume.Run._begin, resume.Run._restore, resume.Run.update = begin_and_tell, restore_and_tell, update_and_tell
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from spacy_bertner.training.loggers import plot_learning_curve
 
-from .conftest import ROOT, make_examples
+from ..conftest import ROOT, make_examples
 
 CONSOLE = {"@loggers": "spacy.ConsoleLogger.v3", "progress_bar": "eval"}
 CURVE = {"@loggers": "spacy_bertner.LearningCurve.v1"}

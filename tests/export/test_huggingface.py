@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from spacy_bertner.cli import bertner
 from spacy_bertner.export.huggingface import export
 
-from .conftest import ARCHITECTURES, SENTENCES, make_examples, scores_of
+from ..conftest import ARCHITECTURES, SENTENCES, make_examples, scores_of
 
 BIOES = ["O", *(f"{prefix}-{label}" for label in ("PER", "LOC") for prefix in "BIES")]
 
