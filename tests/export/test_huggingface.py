@@ -138,7 +138,7 @@ def test_the_command(tagger, nlp, tmp_path):
     assert run(tmp_path / "pipeline", out).exit_code == 0
     assert AutoModelForTokenClassification.from_pretrained(out).config.num_labels == 9
     again = run(tmp_path / "pipeline", out)
-    assert again.exit_code == 1 and f"export: {out} is not an empty folder: choose another" in again.output
+    assert again.exit_code == 1 and f"export: {out}: exists already; --force overwrites it" in again.output
     assert run(tmp_path / "pipeline", out, "--force").exit_code == 0
     nowhere = run(tmp_path / "nowhere", tmp_path / "other")
     assert nowhere.exit_code == 1 and "export: " in nowhere.output and not (tmp_path / "other").exists()
