@@ -56,7 +56,7 @@ ON_GPU := $(patsubst %,tests/test_%.py,component crf memory models optimizer reh
 test-transformers5: $(VENV)-transformers5/.installed
 	OMP_NUM_THREADS=1 $(VENV)-transformers5/bin/python -m pytest -n 2 --dist worksteal \
 		tests/test_tags.py tests/test_encoding.py tests/test_models.py tests/test_optimizer.py tests/test_component.py \
-		tests/test_huggingface.py tests/test_rehearsal.py tests/test_export.py
+		tests/test_huggingface.py tests/test_rehearsal.py tests/export/test_huggingface.py
 
 $(VENV)-transformers5/.installed: pyproject.toml
 	$(call environment,$(VENV)-transformers5)

@@ -1,15 +1,15 @@
-"""Kills training runs with SIGKILL, lets them go on, and compares what comes out with a run that was left alone.
+"""Kills training runs with SIGKILL, resumes them, and compares the results with those of an uninterrupted run.
 
     python bench/kills.py [--kills 60]
 
-A run is what `spacy train` does, in a process of its own that says through a pipe what it is about: computing (forward,
-backward, optimizer), evaluating, saving a checkpoint, saving `model-last` or copying it to `model-best`, playing back what
-is done. The harness waits for the moment of which there have been the fewest kills, for some time within it, and kills. The
-run is started again by the same command, until it comes to its end; then the next begins. Each that comes to its end must
-have made the same models (all files) and the same table of scores (but for its column of seconds) as one that was not
-killed, and the same weights as one without checkpoints. Kills are counted by the moment in which they struck.
+A run is what `spacy train` does, in a process of its own that reports its activity through a pipe: computing (forward,
+backward, optimizer), evaluating, saving a checkpoint, saving `model-last` or copying it to `model-best`, replaying. The
+harness waits for the activity that has had the fewest kills so far, for some time within it, and kills. The same command
+starts the run again, until it comes to its end; then the next run begins. Each completed run must have produced the same
+models (all files) and the same table of scores (except the column of seconds) as one that was not killed, and the same
+weights as one without checkpoints. Kills are counted by the activity that they interrupted.
 
-Writes bench/results/kills.txt; ends with an error where something differs. The encoder is a tiny random one with the
+Writes bench/results/kills.txt, and ends with an error if anything differs. The encoder is a tiny random one with the
 tokenizer of assets/encoder.
 """
 
@@ -43,39 +43,39 @@ from spacy.training import loop
 
 RESULTS = ROOT / "bench" / "results"
 COMPUTE, EVALUATE, CHECKPOINT, COPY, REPLAY = "compute", "evaluate", "checkpoint", "copy", "replay"
-MOMENTS = {
+ACTIVITIES = {
     COMPUTE: "forward, backward, optimizer",
     EVALUATE: "evaluation",
     CHECKPOINT: "saving a checkpoint",
     COPY: "saving model-last, copying it to model-best",
-    REPLAY: "playing back",
+    REPLAY: "replay",
 }
 
 
 # In the process that trains
 
 
-class Teller:
-    """Says through a pipe what the process is about: a line with all that it is within, outermost first."""
+class Reporter:
+    """Reports the activity of the process through a pipe: a line with all nested activities, outermost first."""
 
     def __init__(self, pipe: int) -> None:
         self.pipe = pipe
         self.within: list[str] = []
 
-    def enter(self, moment: str) -> None:
-        self.within.append(moment)
-        self.tell()
+    def enter(self, kind: str) -> None:
+        self.within.append(kind)
+        self.report()
 
     def leave(self) -> None:
         self.within.pop()
-        self.tell()
+        self.report()
 
-    def tell(self) -> None:
+    def report(self) -> None:
         os.write(self.pipe, f"{'/'.join(self.within)}\n".encode())
 
-    def wrap(self, function: Callable, moment: str) -> Callable:
+    def wrap(self, function: Callable, kind: str) -> Callable:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            self.enter(moment)
+            self.enter(kind)
             try:
                 return function(*args, **kwargs)
             finally:
@@ -84,46 +84,49 @@ class Teller:
         return wrapped
 
 
-def instrument(teller: Teller) -> None:
-    """Have the functions in question tell when they are entered and left; nothing else changes."""
+def instrument(reporter: Reporter) -> None:
+    """Report when the functions in question are entered and left; nothing else changes."""
     from spacy_bertner.model.optimizer import TorchOptimizer
+    from spacy_bertner.model.passes import Passes
     from spacy_bertner.model.torch_shim import EncoderShim
     from spacy_bertner.training import resume
 
-    def wrap(owner: Any, name: str, moment: str) -> None:
-        setattr(owner, name, teller.wrap(getattr(owner, name), moment))
+    def wrap(owner: Any, name: str, kind: str) -> None:
+        setattr(owner, name, reporter.wrap(getattr(owner, name), kind))
 
     wrap(EncoderShim, "begin_update", COMPUTE)
-    wrap(EncoderShim, "_add_gradient", COMPUTE)
+    wrap(Passes, "_add_gradient", COMPUTE)
     wrap(TorchOptimizer, "step", COMPUTE)
     wrap(Language, "evaluate", EVALUATE)
     wrap(Language, "to_disk", COPY)
     wrap(resume.Run, "save", CHECKPOINT)
     wrap(resume.Run, "_copy_best", COPY)
-    loop.shutil = SimpleNamespace(rmtree=teller.wrap(shutil.rmtree, COPY), copytree=teller.wrap(shutil.copytree, COPY))
-    begin, take_over, update = resume.Run._begin, resume.Run._take_over, resume.Run.update
+    loop.shutil = SimpleNamespace(
+        rmtree=reporter.wrap(shutil.rmtree, COPY), copytree=reporter.wrap(shutil.copytree, COPY)
+    )
+    begin, restore, update = resume.Run._begin, resume.Run._restore, resume.Run.update
 
-    def begin_and_tell(run: Any) -> None:
+    def begin_and_report(run: Any) -> None:
         begin(run)
-        if run._played is not None:
-            teller.enter(REPLAY)
+        if run._replayed is not None:
+            reporter.enter(REPLAY)
 
-    def update_and_tell(run: Any, *args: Any, **kwargs: Any) -> Any:
-        if run._played is not None:
-            teller.tell()
+    def update_and_report(run: Any, *args: Any, **kwargs: Any) -> Any:
+        if run._replayed is not None:
+            reporter.report()
         return update(run, *args, **kwargs)
 
-    def take_over_and_tell(run: Any, checkpoint: Any) -> None:
-        teller.tell()
-        take_over(run, checkpoint)
-        teller.leave()
+    def restore_and_report(run: Any, checkpoint: Any) -> None:
+        reporter.report()
+        restore(run, checkpoint)
+        reporter.leave()
 
-    resume.Run._begin, resume.Run._take_over, resume.Run.update = begin_and_tell, take_over_and_tell, update_and_tell
+    resume.Run._begin, resume.Run._restore, resume.Run.update = begin_and_report, restore_and_report, update_and_report
 
 
 @contextlib.contextmanager
 def training(config: Path, output: Path, log: Path) -> Iterator[tuple[int, Iterator[str]]]:
-    """Train in a forked process; gives its id, and the lines that it tells, to the end of the process."""
+    """Train in a forked process; yields its id, and the lines that it reports until it ends."""
     read_end, write_end = os.pipe()
     pid = os.fork()
     if not pid:
@@ -132,7 +135,7 @@ def training(config: Path, output: Path, log: Path) -> Iterator[tuple[int, Itera
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
             os.close(read_end)
-            instrument(Teller(write_end))
+            instrument(Reporter(write_end))
             from spacy.cli.train import train
 
             train(config, output)
@@ -151,58 +154,58 @@ def training(config: Path, output: Path, log: Path) -> Iterator[tuple[int, Itera
 # In the process that kills
 
 
-def is_about(told: str, moment: str) -> bool:
-    """Whether what was told is such a moment; within playing back, there is saving too."""
-    return moment in told.split("/") if moment == REPLAY else told.split("/")[-1] == moment
+def is_kind(activity: str, kind: str) -> bool:
+    """Return whether an activity is of this kind; saving also happens during a replay."""
+    return kind in activity.split("/") if kind == REPLAY else activity.split("/")[-1] == kind
 
 
-def run_to_its_end(config: Path, output: Path, log: Path) -> dict[str, float]:
-    """Leave a run alone; returns the mean length of each moment in seconds."""
+def run_undisturbed(config: Path, output: Path, log: Path) -> dict[str, float]:
+    """Run without a kill; returns the mean length of each activity in seconds."""
     start: dict[str, float] = {}
-    lengths: dict[str, list[float]] = {moment: [] for moment in MOMENTS}
+    lengths: dict[str, list[float]] = {kind: [] for kind in ACTIVITIES}
     before = ""
     with training(config, output, log) as (pid, lines):
-        for told in lines:
+        for activity in lines:
             now = time.perf_counter()
-            for moment in MOMENTS:
-                if is_about(told, moment) and not is_about(before, moment):
-                    start[moment] = now
-                elif is_about(before, moment) and not is_about(told, moment):
-                    lengths[moment].append(now - start[moment])
-            before = told
+            for kind in ACTIVITIES:
+                if is_kind(activity, kind) and not is_kind(before, kind):
+                    start[kind] = now
+                elif is_kind(before, kind) and not is_kind(activity, kind):
+                    lengths[kind].append(now - start[kind])
+            before = activity
         _, status = os.waitpid(pid, 0)
     if status:
         raise SystemExit(f"a run failed; its output is in {log}:\n{log.read_text()[-3000:]}")
-    return {moment: sum(found) / len(found) for moment, found in lengths.items() if found}
+    return {kind: sum(found) / len(found) for kind, found in lengths.items() if found}
 
 
-def run_and_kill(config: Path, output: Path, log: Path, moment: str, n: int, delay: float) -> str | None:
-    """Kill a run some time after it comes to such a moment for the n-th time.
+def run_and_kill(config: Path, output: Path, log: Path, kind: str, n: int, delay: float) -> str | None:
+    """Kill a run some time after an activity begins for the n-th time.
 
-    Returns what it was about when it died; None where it came to its end before.
+    Returns what it was doing when it died; None if it came to its end before.
     """
-    told = ""
+    activity = ""
     with training(config, output, log) as (pid, lines):
-        for told in lines:
-            n -= is_about(told, moment)
+        for activity in lines:
+            n -= is_kind(activity, kind)
             if not n:
                 time.sleep(delay)
                 os.kill(pid, signal.SIGKILL)
                 break
-        for told in lines:  # noqa: B007
+        for activity in lines:  # noqa: B007
             pass
         _, status = os.waitpid(pid, 0)
     if os.WIFSIGNALED(status):
-        return told
+        return activity
     if status:
         raise SystemExit(f"a run failed; its output is in {log}:\n{log.read_text()[-3000:]}")
     return None
 
 
-def name_moment(told: str) -> str:
-    """The kind of moment that a line tells of."""
-    parts = told.split("/")
-    return REPLAY if REPLAY in parts else next((p for p in reversed(parts) if p in MOMENTS), "other")
+def kind_of(activity: str) -> str:
+    """Return the kind of activity in a reported line."""
+    parts = activity.split("/")
+    return REPLAY if REPLAY in parts else next((p for p in reversed(parts) if p in ACTIVITIES), "other")
 
 
 def sha256(folder: Path, *, weights_alone: bool = False) -> str:
@@ -214,7 +217,7 @@ def sha256(folder: Path, *, weights_alone: bool = False) -> str:
 
 
 def read_scores(output: Path) -> list[dict[str, str]]:
-    """The rows of the learning curve, without the column that no two runs have in common."""
+    """Return the rows of the learning curve without the seconds, which differ in every run."""
     with (output / "learning_curve.csv").open(newline="") as file:
         return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
 
@@ -228,7 +231,7 @@ def outcome(output: Path) -> dict[str, Any]:
 
 
 def write_config(folder: Path, *, steps: int) -> Path:
-    """A short training with a tiny encoder, as the demo's config has it."""
+    """Write the config of a short training with a tiny encoder, based on the demo's."""
     import peers
     from transformers import BertConfig
 
@@ -251,7 +254,7 @@ def write_config(folder: Path, *, steps: int) -> Path:
 
 
 def main() -> None:
-    """Train, kill, compare, and write down what came of it."""
+    """Train, kill, compare, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--kills-per-run", type=int, default=12)
@@ -261,7 +264,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS / "kills.txt")
     args = parser.parse_args()
-    # Forked processes have it all imported
+    # So that forked processes need not import it
     import torch
 
     import spacy_bertner.model.torch_shim
@@ -288,17 +291,17 @@ def main() -> None:
     args.results.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     if not is_same:
-        raise SystemExit("what was resumed is not what was left alone")
+        raise SystemExit("resumed runs differ from the uninterrupted one")
 
 
 def compare(folder: Path, n_steps: int, n_kills: int, kills_per_run: int, rng: random.Random) -> tuple[list[str], bool]:
-    """Return what is to be reported, and whether all outcomes are the same."""
-    # The longest wait for a moment, in times that it comes; each attempt should get ahead a little
+    """Return the lines of the results, and whether all outcomes are the same."""
+    # The longest wait for an activity, in occurrences; each attempt should make some progress
     longest = {COMPUTE: n_steps // 4, EVALUATE: 2, CHECKPOINT: 4, COPY: 4, REPLAY: n_steps // 8}
     log = folder / "log"
     config = folder / "with.cfg"
-    run_to_its_end(folder / "without.cfg", folder / "without", log)
-    lengths = run_to_its_end(config, folder / "alone", log)
+    run_undisturbed(folder / "without.cfg", folder / "without", log)
+    lengths = run_undisturbed(config, folder / "alone", log)
     expected = outcome(folder / "alone")
     plain = {m: sha256(folder / "without" / m, weights_alone=True) for m in ("model-last", "model-best")}
     alone = {m: sha256(folder / "alone" / m, weights_alone=True) for m in ("model-last", "model-best")}
@@ -309,23 +312,23 @@ def compare(folder: Path, n_steps: int, n_kills: int, kills_per_run: int, rng: r
         output = folder / f"killed-{len(runs)}"
         killed = 0
         while killed < kills_per_run and sum(kills.values()) < n_kills:
-            moments = [m for m in MOMENTS if m != REPLAY or any((output / "checkpoints").glob("*-step-*"))]
-            moment = min(moments, key=lambda m: (kills[m], rng.random()))
-            delay = rng.uniform(0, lengths.get(moment, 0.02))
-            told = run_and_kill(config, output, log, moment, rng.randint(1, longest[moment]), delay)
-            if told is None:
+            kinds = [m for m in ACTIVITIES if m != REPLAY or any((output / "checkpoints").glob("*-step-*"))]
+            kind = min(kinds, key=lambda m: (kills[m], rng.random()))
+            delay = rng.uniform(0, lengths.get(kind, 0.02))
+            activity = run_and_kill(config, output, log, kind, rng.randint(1, longest[kind]), delay)
+            if activity is None:
                 break
-            kills[name_moment(told)] += 1
+            kills[kind_of(activity)] += 1
             killed += 1
-            print(f"kill {sum(kills.values())}, run {len(runs)}: {told or 'other'}", flush=True)
+            print(f"kill {sum(kills.values())}, run {len(runs)}: {activity or 'other'}", flush=True)
         else:
-            run_to_its_end(config, output, log)
+            run_undisturbed(config, output, log)
         runs.append((killed, outcome(output) == expected))
         shutil.rmtree(output)
     return [
         f"evaluations {len(expected['scores'])}",
         f"kills {sum(kills.values())}",
-        *(f"  {kills[moment]:3} {name}" for moment, name in MOMENTS.items()),
+        *(f"  {kills[kind]:3} {name}" for kind, name in ACTIVITIES.items()),
         f"  {kills['other']:3} elsewhere (initialization, batches, logging)",
         *(
             f"run {i}: killed {n} times and resumed; models (every file) and scores "

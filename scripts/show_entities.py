@@ -12,7 +12,7 @@ from spacy import displacy
 from spacy.tokens import Doc, DocBin
 from wasabi import color
 
-from spacy_bertner.formats.conll.detokenize import guess_spaces
+from spacy_bertner.formats.detokenize import guess_spaces
 
 COLORS = {"PER": "#f4b6c2", "ORG": "#a8d5e5", "LOC": "#c9e4b4", "MISC": "#f7dc9c"}
 

@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from spacy.cli._util import app
+from spacy.cli._util import app, parse_config_overrides
+from spacy.util import load_model
+from wasabi import Printer
 
-bertner = typer.Typer(
-    name="bertner",
-    help="Commands of spacy-bertner",
-    no_args_is_help=True,
-)
+bertner = typer.Typer(name="bertner", help="Commands of spacy-bertner", no_args_is_help=True)
 app.add_typer(bertner)
+
+# Parameters that several commands have
+PipelineName = Annotated[str, typer.Argument(metavar="PIPELINE", help="A trained pipeline: folder or package")]
+Encoding = Annotated[str, typer.Option("--encoding", help="Encoding of the input")]
+GpuId = Annotated[int, typer.Option("--gpu-id", "-g", help="GPU, or -1 for the CPU")]
+Code = Annotated[str | None, typer.Option("--code", "-c", help="Python file with code that the pipeline needs")]
+Force = Annotated[bool, typer.Option("--force", "-F", help="Overwrite the output")]
 
 
 @contextlib.contextmanager
@@ -38,64 +43,50 @@ def one_line_errors(command: str) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+@contextlib.contextmanager
+def output_folder(command: str, path: Path, force: bool) -> Iterator[None]:
+    """Let the body of the `with` write to a folder that is new, empty or to be overwritten, and print what it wrote."""
+    from .files import check_output_folder
+
+    with one_line_errors(command):
+        check_output_folder(path, force=force)
+        yield
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        _print(f"Wrote {path} ({size / 1e6:,.1f} MB)")
+
+
 @bertner.command("convert")
 def convert_cli(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(metavar="INPUT...", help="Files, folders, glob patterns; - for standard input"),
-    ],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs; - is standard input")],
     output_dir: Annotated[Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder for the .spacy files")],
-    merge: Annotated[
-        str | None,
-        typer.Option("--merge", metavar="NAME", help="Write all documents to OUTPUT_DIR/NAME.spacy"),
-    ] = None,
-    ledger: Annotated[
-        Path | None,
-        typer.Option("--ledger", help="Write what was read, written, repaired and dropped to this JSON file"),
-    ] = None,
-    repair: Annotated[
-        bool,
-        typer.Option("--repair", help="Repair what can be repaired, and record it, instead of failing"),
-    ] = False,
+    merge: Annotated[str | None, typer.Option(metavar="NAME", help="Write all to OUTPUT_DIR/NAME.spacy")] = None,
+    ledger: Annotated[Path | None, typer.Option(help="JSON file for what was read, repaired and dropped")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired instead of failing")] = False,
     scheme: Annotated[
-        str | None,
-        typer.Option("--scheme", help="Tag scheme, such as IOB2, BIOES or IO [default: detected]"),
+        str | None, typer.Option(help="Tag scheme, such as IOB2, BIOES or IO [default: detected]")
     ] = None,
     missing: Annotated[
-        list[str] | None,
-        typer.Option("--missing", help="Marker of a missing annotation besides _ (may be repeated)"),
+        list[str] | None, typer.Option(help="A further marker of missing annotation; repeatable")
     ] = None,
     n_sents: Annotated[
-        int,
-        typer.Option("--n-sents", "-n", help="Sentences per document in files without marks; 0: one document per file"),
+        int, typer.Option("--n-sents", "-n", help="Sentences per document if files mark none; 0: one document per file")
     ] = 10,
-    word_col: Annotated[
-        str | None,
-        typer.Option("--word-col", help="Column of the words: a name, a number from 1, or -1 for the last"),
-    ] = None,
-    tag_col: Annotated[str | None, typer.Option("--tag-col", help="Column of the tags, likewise")] = None,
-    pos_col: Annotated[str | None, typer.Option("--pos-col", help="Column for token.tag_, likewise, or none")] = None,
-    layer_col: Annotated[
-        str | None,
-        typer.Option("--layer-col", help="Column of a second layer of entities, likewise"),
-    ] = None,
-    spans_key: Annotated[str, typer.Option("--spans-key", help="Group of doc.spans for the second layer")] = "sc",
-    misc_key: Annotated[
-        str | None, typer.Option("--misc-key", help="Key of the tags in the MISC column of CoNLL-U")
-    ] = None,
-    layout: Annotated[str, typer.Option("--layout", help="columns, conllu, table, inline, or auto")] = "auto",
-    delimiter: Annotated[str, typer.Option("--delimiter", help="tab, space or auto")] = "auto",
-    encoding: Annotated[str, typer.Option("--encoding", help="Encoding of the input")] = "utf-8",
+    word_col: Annotated[str | None, typer.Option(help="Column of the words: name, number from 1, -1 for last")] = None,
+    tag_col: Annotated[str | None, typer.Option(help="Column of the tags, likewise")] = None,
+    pos_col: Annotated[str | None, typer.Option(help="Column for token.tag_, likewise, or none")] = None,
+    layer_col: Annotated[str | None, typer.Option(help="Column of a second layer of entities, likewise")] = None,
+    spans_key: Annotated[str, typer.Option(help="Key in doc.spans for the second layer")] = "sc",
+    misc_key: Annotated[str | None, typer.Option(help="Key of the tags in the MISC column of CoNLL-U")] = None,
+    layout: Annotated[str, typer.Option(help="columns, conllu, table, inline, or auto")] = "auto",
+    delimiter: Annotated[str, typer.Option(help="tab, space or auto")] = "auto",
+    encoding: Encoding = "utf-8",
     lang: Annotated[str, typer.Option("--lang", "-l", help="Language of the vocabulary and the tokenizer")] = "en",
-    detokenize: Annotated[
-        bool,
-        typer.Option("--detokenize", help="Set spaces by rules where the file does not give them"),
-    ] = False,
+    detokenize: Annotated[bool, typer.Option("--detokenize", help="Set spaces by rules if files give none")] = False,
 ) -> None:
-    """Convert CoNLL files and their relatives to .spacy files, with nothing lost.
+    """Convert CoNLL files and their relatives to .spacy files without losing annotation.
 
-    Whatever is wrong with the input is reported by file and line; then nothing is written. See docs/convert.md for the
-    dialects that are read.
+    Every error in the input is reported with file and line, and then nothing is written. docs/convert.md lists the
+    supported dialects.
     """
     from .formats.convert import ReadOptions, convert
 
@@ -132,44 +123,37 @@ def convert_cli(
 
 @bertner.command("onnx")
 def onnx_cli(
-    input_dir: Annotated[Path, typer.Argument(metavar="PIPELINE", help="A trained pipeline: folder or package")],
-    output_dir: Annotated[Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder for the converted one")],
-    int8: Annotated[
-        bool,
-        typer.Option("--int8", help="Round weights to 8 bits: quicker, not exact; compare with spacy evaluate"),
-    ] = False,
+    pipeline: PipelineName,
+    output_dir: Annotated[Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder for the converted pipeline")],
+    int8: Annotated[bool, typer.Option("--int8", help="Round weights to 8 bits: faster, but not exact")] = False,
+    force: Force = False,
 ) -> None:
-    """Convert a trained pipeline into one that predicts through ONNX Runtime, for CPUs.
+    """Convert a trained pipeline to one that predicts with ONNX Runtime on the CPU.
 
-    It is loaded as any other, and needs neither torch nor transformers; it cannot be trained any more.
+    It is loaded like any other and needs neither torch nor transformers. It cannot be trained further.
     """
-    from spacy.util import load_model
-
-    with one_line_errors("onnx"):
+    with output_folder("onnx", output_dir, force):
         from .export.onnx import to_onnx
 
-        nlp = load_model(input_dir)
+        nlp = load_model(pipeline)
         to_onnx(nlp, int8=int8)
         nlp.to_disk(output_dir)
 
 
 @bertner.command("calibrate")
 def calibrate_cli(
-    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="A trained pipeline: folder or package")],
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Annotated documents that were not trained on, .spacy")],
+    pipeline: PipelineName,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A .spacy file with annotation that was not trained on")],
     output_dir: Annotated[Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder for the calibrated pipeline")],
-    test: Annotated[
-        Path | None, typer.Option("--test", help="Other annotated documents, to say of these too what it has changed")
-    ] = None,
-    gpu_id: Annotated[int, typer.Option("--gpu-id", "-g", help="GPU, or -1 for the CPU")] = -1,
+    test: Annotated[Path | None, typer.Option(help="Another .spacy file to report the effect on")] = None,
+    gpu_id: GpuId = -1,
+    force: Force = False,
 ) -> None:
-    """Make the scores of a pipeline's entities nearer to how often they are right, by temperature scaling.
+    """Calibrate the confidence of a pipeline's entities by temperature scaling, for every bert_ner.
 
-    The same entities are found as before; a threshold should be chosen afterwards. Every bert_ner gets a temperature.
+    The entities stay the same. Choose a threshold afterwards.
     """
-    from spacy.util import load_model
-
-    with one_line_errors("calibrate"):
+    with output_folder("calibrate", output_dir, force):
         from .processes import require_gpu
         from .training.calibration import calibrate_pipeline
 
@@ -183,20 +167,16 @@ def calibrate_cli(
 
 @bertner.command("export")
 def export_cli(
-    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="A trained pipeline: folder or package")],
-    output_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Folder for the checkpoint, new or empty")],
-    component: Annotated[
-        str | None, typer.Option("--component", help="Which bert_ner, where the pipeline has several")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", "-F", help="Write into a folder that is not empty")] = False,
+    pipeline: PipelineName,
+    output_dir: Annotated[Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder for the checkpoint")],
+    component: Annotated[str | None, typer.Option(help="Name of the bert_ner, if the pipeline has several")] = None,
+    force: Force = False,
 ) -> None:
-    """Write a trained bert_ner as a checkpoint that Hugging Face transformers opens, with tokenizer and model card.
+    """Export a trained bert_ner as a Hugging Face checkpoint with tokenizer and model card.
 
-    AutoModelForTokenClassification, AutoTokenizer and pipeline("token-classification") read it; see docs/huggingface.md.
+    AutoModelForTokenClassification, AutoTokenizer and pipeline("token-classification") load it; see docs/huggingface.md.
     """
-    from spacy.util import load_model
-
-    with one_line_errors("export"):
+    with output_folder("export", output_dir, force):
         from .export.huggingface import export
 
         export(load_model(pipeline), output_dir, component=component, force=force)
@@ -205,17 +185,15 @@ def export_cli(
 @bertner.command("check", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def check_cli(
     ctx: typer.Context,  # for the overrides, as in spaCy's commands
-    config_path: Annotated[Path, typer.Argument(metavar="CONFIG", help="Training config with a component bert_ner")],
+    config_path: Annotated[Path, typer.Argument(metavar="CONFIG", help="Training config with a bert_ner component")],
     no_format: Annotated[bool, typer.Option("--no-format", "-NF", help="Don't pretty-print the results")] = False,
 ) -> None:
-    """Check the entities of training and development data before training, as spacy debug data does for ner.
+    """Check the entities in training and development data before training, as spacy debug data does for ner.
 
-    Counts by label, labels with little data, missing and misaligned annotation, entities of whitespace or punctuation.
-    Settings are overridden as for spacy train: --paths.train train.spacy. The exit status is 1 where there are errors.
+    Reports counts by label, labels with little data, missing and misaligned annotation, entities of whitespace or
+    punctuation. Settings are overridden as for spacy train: --paths.train train.spacy. The exit status is 1 if there are
+    errors.
     """
-    from spacy.cli._util import parse_config_overrides
-    from wasabi import Printer
-
     overrides = parse_config_overrides(ctx.args)
     with one_line_errors("check"):
         from .training.check_data import check_data
@@ -227,41 +205,33 @@ def check_cli(
 
 @bertner.command("annotate")
 def annotate_cli(
-    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="A trained pipeline: folder or package")],
-    inputs: Annotated[
-        list[str],
-        typer.Argument(metavar="INPUT...", help="Texts, JSONL, CSV, Parquet, DocBins, CoNLL: files, folders, globs, -"),
-    ],
-    output: Annotated[
-        str,
-        typer.Argument(metavar="OUTPUT", help="A .jsonl, .conll, .spacy, .csv or .html file; - for standard output"),
-    ],
+    pipeline: PipelineName,
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs; - is standard input")],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="A file; - is standard output")],
     input_format: Annotated[
-        str | None,
-        typer.Option(help="text, lines, jsonl, csv, tsv, parquet, spacy or conll [default: by the ending]"),
+        str | None, typer.Option(help="text, lines, jsonl, csv, tsv, parquet, spacy or conll [default: by extension]")
     ] = None,
     output_format: Annotated[
-        str | None,
-        typer.Option("--format", help="jsonl, conll, spacy, csv or html [default: by the ending]"),
+        str | None, typer.Option("--format", help="jsonl, conll, spacy, csv or html [default: by extension]")
     ] = None,
     text_key: Annotated[str, typer.Option(help="Key or column of the text in JSONL, CSV and Parquet")] = "text",
-    encoding: Annotated[str, typer.Option(help="Encoding of the input")] = "utf-8",
-    gpu_id: Annotated[int, typer.Option("--gpu-id", "-g", help="GPU, or -1 for the CPU")] = -1,
+    encoding: Encoding = "utf-8",
+    gpu_id: GpuId = -1,
     n_process: Annotated[int, typer.Option("--n-process", "-n", help="Processes on this machine")] = 1,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="Most records processed together")] = 1000,
-    threshold: Annotated[float | None, typer.Option(help="Leave out entities that are less sure than this")] = None,
-    disable: Annotated[str, typer.Option(help="Components not to run, parted by commas")] = "",
-    code: Annotated[str | None, typer.Option("--code", "-c", help="Python file with code the pipeline needs")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="Maximum records processed together")] = 1000,
+    threshold: Annotated[float | None, typer.Option(help="Leave out entities with less confidence")] = None,
+    disable: Annotated[str, typer.Option(help="Comma-separated names of components not to run")] = "",
+    code: Code = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at a record that cannot be processed")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed")] = False,
-    force: Annotated[bool, typer.Option("--force", "-F", help="Overwrite the output")] = False,
-    engine: Annotated[str, typer.Option(help="local, or ray")] = "local",
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped or killed")] = False,
+    force: Force = False,
+    engine: Annotated[str, typer.Option(help="local or ray")] = "local",
     num_workers: Annotated[int, typer.Option(help="Workers of --engine ray")] = 2,
-    gpus_per_worker: Annotated[float, typer.Option(help="GPUs each of them has")] = 0.0,
+    gpus_per_worker: Annotated[float, typer.Option(help="GPUs per worker")] = 0.0,
 ) -> None:
-    """Find the entities in documents: one output record an input record, in order.
+    """Find the entities in documents: one output record per input record, in order.
 
-    A record that cannot be processed becomes an error record with its reason. See docs/annotate.md.
+    A record that cannot be processed becomes an error record with the reason. See docs/annotate.md.
     """
     from .annotate.readers import ReadSettings
     from .annotate.run import RunSettings, annotate
@@ -285,13 +255,13 @@ def annotate_cli(
             loaded = Pipeline(pipeline, names, threshold, gpu_id, code)
             summary = annotate(loaded, inputs, output, settings, reading, progress=None)
     except KeyboardInterrupt:
-        go_on = "" if output == "-" else "; what is written is whole, and --resume goes on with it"
-        typer.echo(f"annotate: stopped{go_on}", err=True)
+        resumable = "" if output == "-" else "; the records written are complete, and --resume continues after them"
+        typer.echo(f"annotate: stopped{resumable}", err=True)
         raise typer.Exit(130) from None
     for path in summary.left_out:
-        typer.echo(f"annotate: left out, unknown ending: {path}", err=True)
-    for what in summary.errors:
-        typer.echo(f"annotate: error record: {what}", err=True)
+        typer.echo(f"annotate: skipped, unknown extension: {path}", err=True)
+    for error in summary.errors:
+        typer.echo(f"annotate: error record: {error}", err=True)
     if summary.n_errors > len(summary.errors):
         typer.echo(f"annotate: … and {summary.n_errors - len(summary.errors)} more error records", err=True)
     if resume and summary.n_records == summary.n_resumed:
@@ -309,32 +279,26 @@ def annotate_cli(
 
 @bertner.command("report")
 def report_cli(
-    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="A trained pipeline: folder or package")],
+    pipeline: PipelineName,
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A .spacy file with gold entities, or a folder of them")],
     output_dir: Annotated[Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder for the report")],
-    train: Annotated[
-        Path | None, typer.Option(help="The training data, to tell entities that it has from others")
-    ] = None,
+    train: Annotated[Path | None, typer.Option(help="The training data, to tell seen from unseen entities")] = None,
     compare: Annotated[str | None, typer.Option(metavar="PIPELINE", help="A second pipeline to compare with")] = None,
-    spans_key: Annotated[str | None, typer.Option(help="Look at this group of doc.spans, not at doc.ents")] = None,
-    gold_tokens: Annotated[
-        bool, typer.Option("--gold-tokens", help="Give the pipeline the tokens of the data, not the text")
-    ] = False,
-    ledger: Annotated[Path | None, typer.Option(help="What convert --ledger wrote when it made the data")] = None,
-    max_errors: Annotated[int, typer.Option(help="Most errors listed in report.html; report.json has all")] = 500,
+    spans_key: Annotated[str | None, typer.Option(help="Score this group of doc.spans instead of doc.ents")] = None,
+    gold_tokens: Annotated[bool, typer.Option("--gold-tokens", help="Use the data's tokens, not its text")] = False,
+    ledger: Annotated[Path | None, typer.Option(help="The ledger that convert --ledger wrote for the data")] = None,
+    max_errors: Annotated[int, typer.Option(help="Maximum errors in report.html; report.json has all")] = 500,
     n_bins: Annotated[int, typer.Option(help="Bins of the reliability diagram")] = 10,
-    n_resamples: Annotated[int, typer.Option(help="Samples of the bootstrap of --compare")] = 10_000,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap of --compare")] = 0,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", "-b", help="Documents in a batch [default: the pipeline's]")
-    ] = None,
-    gpu_id: Annotated[int, typer.Option("--gpu-id", "-g", help="GPU, or -1 for the CPU")] = -1,
-    code: Annotated[str | None, typer.Option("--code", "-c", help="Python file with code the pipeline needs")] = None,
-    force: Annotated[bool, typer.Option("--force", "-F", help="Write over an earlier report")] = False,
+    n_resamples: Annotated[int, typer.Option(help="Bootstrap samples for --compare")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap for --compare")] = 0,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", "-b", help="Documents in a batch")] = None,
+    gpu_id: GpuId = -1,
+    code: Code = None,
+    force: Force = False,
 ) -> None:
-    """Score a pipeline on gold entities and show where it goes wrong, as one page (report.html), JSON, Markdown and plots.
+    """Score a pipeline on gold entities and show its errors as one page (report.html), JSON, Markdown and plots.
 
-    For any spaCy pipeline with doc.ents. See docs/report.md.
+    Works with any spaCy pipeline that sets doc.ents. See docs/report.md.
     """
     from .annotate.worker import Pipeline
     from .report import Settings, build_report, check_folder, write_report
@@ -357,10 +321,10 @@ def report_cli(
         typer.echo('report: no plots: matplotlib is not installed (pip install "spacy-bertner[plot]")', err=True)
     micro = found["entities"]["micro"]
     _print(f"F1 {micro['f1']:.1%}, precision {micro['precision']:.1%}, recall {micro['recall']:.1%} (strict, micro)")
-    _print(f"Wrote {paths[0]}, and beside it {', '.join(path.name for path in paths[1:])}")
+    _print(f"Wrote {paths[0]}, and in the same folder {', '.join(path.name for path in paths[1:])}")
 
 
 def _print(text: str) -> None:
-    """Print what the terminal's encoding may not have."""
+    """Print text with characters that the terminal's encoding may lack."""
     encoding = sys.stdout.encoding or "utf-8"
     typer.echo(text.encode(encoding, "backslashreplace").decode(encoding))

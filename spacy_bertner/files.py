@@ -124,3 +124,11 @@ def unpacked_files(data: bytes) -> Iterator[str]:
                 raise CheckpointError(f"model bytes: a file name that leaves its folder: {name!r}")
             (Path(folder) / name).write_bytes(content)
         yield folder
+
+
+def check_output_folder(path: Path, *, force: bool = False) -> None:
+    """Raise FileExistsError if a folder must not be written to: it is a file, or holds anything (unless `force`)."""
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path}: is a file; give a folder")
+    if not force and path.is_dir() and any(path.iterdir()):
+        raise FileExistsError(f"{path}: exists already; --force overwrites it")

@@ -1,5 +1,5 @@
-"""The learning curve from Python: `plot_learning_curve`; the code is in `training.loggers`."""
+"""The learning curve from Python: `plot_learning_curve`; the code is in `training.learning_curve`."""
 
-from .training.loggers import plot_learning_curve
+from .training.learning_curve import plot_learning_curve
 
 __all__ = ["plot_learning_curve"]

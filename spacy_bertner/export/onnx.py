@@ -1,4 +1,4 @@
-"""Trained pipelines for ONNX Runtime: from torch to ONNX, in float32 or with weights of 8 bits."""
+"""Trained pipelines for ONNX Runtime: converted from torch to ONNX, in float32 or with 8-bit weights."""
 
 import contextlib
 import copy
@@ -13,34 +13,28 @@ import torch
 from spacy import registry
 from spacy.language import Language
 
-from ..component import BertNER
 from ..model.checkpoint import quiet_transformers
 from ..model.encoding import N_ORTHOGRAPHY
 from ..model.onnx_shim import MODEL_FILE
 from ..model.torch_module import TokenClassifier
-from ..model.torch_shim import EncoderShim
+from .components import find_components, shim_of
 
 OPSET = 18
-MAX_BYTES = 2**31  # of a protocol buffer, which an ONNX file is
+MAX_BYTES = 2**31  # of an ONNX file, which is a protocol buffer
 
 
 def to_onnx(nlp: Language, *, int8: bool = False) -> None:
-    """Let every `bert_ner` of a trained pipeline predict through ONNX Runtime from now on.
+    """Let every `bert_ner` of a trained pipeline predict with ONNX Runtime from now on.
 
-    The pipeline is changed in place, and saved whole by `nlp.to_disk`. It can no longer be trained.
+    The pipeline is changed in place; `nlp.to_disk` saves all of it. It cannot be trained further.
 
-    int8: whether weights are rounded to 8 bits, a scale each output, and activations while predicting, a scale each
-        matrix: quicker, but not exact. What tags change should be measured with `spacy evaluate`.
-    Raises ValueError where there is no such component, or one without weights or with more than an ONNX file holds;
-        ImportError without the extra `onnx`.
+    int8: whether weights are rounded to 8 bits, with a scale per output, and activations when predicting, with a scale per
+        matrix: faster, but not exact. Measure the effect on the scores with `spacy evaluate`.
+    Raises ValueError if there is no such component, or one without weights or with more than an ONNX file can hold;
+    ImportError without the extra `onnx`.
     """
-    found = [(name, pipe) for name, pipe in nlp.components if isinstance(pipe, BertNER)]
-    if not found:
-        raise ValueError(f"The pipeline has no component bert_ner, only {nlp.component_names}")
-    for name, pipe in found:
-        shim = pipe.model.shims[0] if pipe.model.shims else None
-        if not isinstance(shim, EncoderShim):
-            raise ValueError(f"{name}: runs on another runtime than torch already")
+    for name, component in find_components(nlp).items():
+        shim = shim_of(name, component)
         content = export(shim.module, int8=int8)
         config = nlp.get_pipe_config(name)["model"]
         config["runtime"] = "onnx"
@@ -49,13 +43,13 @@ def to_onnx(nlp: Language, *, int8: bool = False) -> None:
         if shim.transitions is not None:
             settings["transitions"] = shim.transitions.tolist()
         model.shims[0].set_model(content, shim.backend_tokenizer, settings)
-        pipe.model = model.loaded()
+        component.model = model.loaded()
 
 
 def export(module: TokenClassifier, *, int8: bool = False) -> bytes:
-    """Return a module as an ONNX model (see `OnnxShim` for its inputs and its output).
+    """Return a module as an ONNX model (see `OnnxShim` for its inputs and output).
 
-    Raises ValueError for more weights than an ONNX file holds; ImportError without the extra `onnx`.
+    Raises ValueError for more weights than an ONNX file can hold; ImportError without the extra `onnx`.
     """
     try:
         import onnx  # noqa: F401
@@ -69,7 +63,7 @@ def export(module: TokenClassifier, *, int8: bool = False) -> bytes:
             f'runtime: the weights take {size / 2**30:.1f} GiB in float32, an ONNX file holds 2 GiB at most; use "torch"'
         )
     module = copy.deepcopy(module).float().cpu().eval()
-    # Two windows of different lengths, so that nothing is taken to be of one size
+    # Two windows of different lengths, so that no dimension is taken to be fixed
     mask = torch.ones(2, 7, dtype=torch.int64)
     mask[1, 5:] = 0
     orthography = torch.arange(14).reshape(2, 7) % N_ORTHOGRAPHY * mask
@@ -90,7 +84,7 @@ def export(module: TokenClassifier, *, int8: bool = False) -> bytes:
                 opset_version=OPSET,
                 verbose=False,
             )
-        except ImportError as err:  # its exporter imports a part of onnxscript that an older one does not have
+        except ImportError as err:  # the exporter imports a part of onnxscript that older versions lack
             raise ImportError(
                 f"torch {torch.__version__} needs a newer onnxscript than {version('onnxscript')} to convert to ONNX: "
                 f"pip install --upgrade onnxscript ({err})"
@@ -100,23 +94,23 @@ def export(module: TokenClassifier, *, int8: bool = False) -> bytes:
 
 
 def round_to_int8(path: Path) -> Path:
-    """Write a model with most weights rounded to 8 bits beside the one at `path`; return where.
+    """Write a copy of the model at `path` with most weights rounded to 8 bits, in the same folder; return its path.
 
-    The weights of the first third of the products and of the head stay as they are: what is lost in the lower layers is
-    what the tags suffer from most (bench/results/int8.txt). One bit of the weights is left free: processors
-    without VNNI add up products in 16 bits, and would cut them off.
+    The weights of the first third of the matrix products and of the head are kept: rounding in the lower layers costs the
+    most accuracy (bench/results/int8.txt). One bit of the weights is left free, as processors without VNNI add up products
+    in 16 bits, which would overflow.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(path, load_external_data=False)
     graph = model.graph
-    # To be inferred anew: onnxruntime before 1.32 turns the weights of the head, and trips over the shape they had
+    # To be inferred again: onnxruntime before 1.32 transposes the weights of the head, and fails on their former shape
     del graph.value_info[:]
     weights = {tensor.name for tensor in graph.initializer}
     products = [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
     kept = products[: len(products) // 3]
-    # The head, a matrix product with a bias; quantization makes it a product and an addition, and names it so
+    # The head, a matrix product with a bias; quantization splits it into product and addition, and names the former so
     kept += [f"{node.name}_MatMul" for node in graph.node if node.op_type == "Gemm"]
     rounded = path.with_suffix(".int8.onnx")
     quantize_dynamic(
@@ -134,8 +128,8 @@ def round_to_int8(path: Path) -> Path:
 @contextlib.contextmanager
 def quiet_exporter() -> Iterator[None]:
     """Silence the advice of torch's exporter and of ONNX Runtime's quantization, which is for developers of models."""
-    names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "root")
-    loggers = [logging.getLogger(None if name == "root" else name) for name in names]
+    names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", None)  # None: the root logger
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

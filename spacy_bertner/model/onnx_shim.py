@@ -16,7 +16,7 @@ from thinc.api import Shim
 from thinc.types import Floats2d
 from tokenizers import Tokenizer
 
-from ..files import CheckpointError, pack_files, unpacked_files
+from ..files import CheckpointError, atomic_write, pack_files, unpacked_files
 from .encoding import Batch, PieceEncoder
 
 MODEL_FILE = "model.onnx"
@@ -139,9 +139,8 @@ class OnnxShim(Shim):
         if not self.is_loaded:  # a pipeline may be saved before it is initialized; the folder stays empty
             return
         # It may be the file that is mapped
-        temporary = path / f".{MODEL_FILE}.part"
-        temporary.write_bytes(self._content)
-        temporary.replace(path / MODEL_FILE)
+        with atomic_write(path / MODEL_FILE) as file:
+            file.write(self._content)
         self.backend_tokenizer.save(str(path / TOKENIZER_FILE))
         srsly.write_json(path / SETTINGS_FILE, self._settings)
 

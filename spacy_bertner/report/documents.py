@@ -22,7 +22,7 @@ from spacy.vocab import Vocab
 from thinc.api import Model
 
 from ..annotate.worker import prepared
-from ..formats.conll.detokenize import guess_spaces
+from ..formats.detokenize import guess_spaces
 from ..model.interface import interface_of
 
 

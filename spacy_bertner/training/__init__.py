@@ -1,1 +1,1 @@
-"""What surrounds `spacy train`: checks of the data, loggers, checkpoints, calibration."""
+"""What surrounds `spacy train`: data checks, loggers, resuming, calibration."""

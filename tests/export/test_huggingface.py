@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import spacy
 import torch
-from huggingface_hub import ModelCard
 from spacy.tokens import Doc
 from thinc.api import Adam
 from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
@@ -15,7 +14,7 @@ from typer.testing import CliRunner
 from spacy_bertner.cli import bertner
 from spacy_bertner.export.huggingface import export
 
-from .conftest import ARCHITECTURES, SENTENCES, make_examples, scores_of
+from ..conftest import ARCHITECTURES, SENTENCES, make_examples, scores_of
 
 BIOES = ["O", *(f"{prefix}-{label}" for label in ("PER", "LOC") for prefix in "BIES")]
 
@@ -102,31 +101,6 @@ def test_tags_are_written_as_the_checkpoint_wrote_them(checkpoint, tmp_path):
     assert started_from(tmp_path / "out")[1].tag_set.tags == ner.tag_set.tags
 
 
-def test_the_card_says_what_is_known(tagger, nlp, tmp_path, checkpoint):
-    tagger("bert")
-    export(nlp, tmp_path / "plain")
-    card = ModelCard.load(tmp_path / "plain" / "README.md", repo_type="model")
-    assert card.data.pipeline_tag == "token-classification" and card.data.language == "en"
-    assert card.data.library_name == "transformers" and not card.data.eval_results
-    assert "None are known." in card.text and "Not known." in card.text
-    nlp.meta.update(name="rivers", description="Rivers and towns.", license="MIT")
-    nlp.meta["sources"] = ["A corpus", {"name": "Another", "url": "https://example.org", "license": "CC0"}]
-    nlp.meta["performance"] = {
-        "ents_p": 0.5, "ents_r": 0.25, "ents_f": 0.3333, "ents_per_type": {"PER": {"p": 0.75, "r": 1.0, "f": 0.85}}
-    }  # fmt: skip
-    nlp.config["corpora"]["dev"] = {"@readers": "spacy.Corpus.v1", "path": "/home/someone/data/dev.spacy"}
-    export(nlp, tmp_path / "known")
-    card = ModelCard.load(tmp_path / "known" / "README.md", repo_type="model")
-    results = {result.metric_type: result.metric_value for result in card.data.eval_results}
-    assert results == {"precision": 0.5, "recall": 0.25, "f1": 0.3333} and card.data.license == "mit"
-    text = (tmp_path / "known" / "README.md").read_text()
-    for part in ("# en_rivers", "Rivers and towns.", "- MISC", "| all | 50.0 | 25.0 | 33.3 |", "| PER | 75.0 | 100.0 |",
-                 "- A corpus", "- Another, https://example.org, CC0", "- dev: `dev.spacy`"):  # fmt: skip
-        assert part in text
-    assert f"from `{checkpoint('bert').name}`" in text
-    assert "/home/someone" not in text and str(checkpoint("bert").parent) not in text
-
-
 def run(*arguments):
     return CliRunner().invoke(bertner, ["export", *map(str, arguments)])
 
@@ -138,7 +112,7 @@ def test_the_command(tagger, nlp, tmp_path):
     assert run(tmp_path / "pipeline", out).exit_code == 0
     assert AutoModelForTokenClassification.from_pretrained(out).config.num_labels == 9
     again = run(tmp_path / "pipeline", out)
-    assert again.exit_code == 1 and f"export: {out} is not an empty folder: choose another" in again.output
+    assert again.exit_code == 1 and f"export: {out}: exists already; --force overwrites it" in again.output
     assert run(tmp_path / "pipeline", out, "--force").exit_code == 0
     nowhere = run(tmp_path / "nowhere", tmp_path / "other")
     assert nowhere.exit_code == 1 and "export: " in nowhere.output and not (tmp_path / "other").exists()
@@ -148,7 +122,7 @@ def test_one_of_several(tagger, nlp, checkpoint, tmp_path):
     tagger("bert")
     nlp.add_pipe("bert_ner", name="second", config={"model": {"name": str(checkpoint("roberta", BIOES))}})
     nlp.get_pipe("second").initialize(lambda: [], labels=[])
-    with pytest.raises(ValueError, match=r"several: say which with --component, one of \['bert_ner', 'second'\]"):
+    with pytest.raises(ValueError, match=r"several: choose one with --component, of \['bert_ner', 'second'\]"):
         export(nlp, tmp_path / "out")
     with pytest.raises(ValueError, match=r"component: 'third' is no bert_ner of this pipeline"):
         export(nlp, tmp_path / "out", component="third")

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from spacy_bertner.cli import bertner
 from spacy_bertner.files import CheckpointError
 
-from .conftest import ARCHITECTURES, LABELS, SENTENCES, make_examples, scores_of
+from ..conftest import ARCHITECTURES, LABELS, SENTENCES, make_examples, scores_of
 
 pytest.importorskip("onnxscript")
 onnx = pytest.importorskip("onnx")

@@ -18,9 +18,9 @@ from spacy.training.initialize import init_nlp
 from spacy.training.loop import train as train_loop
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from spacy_bertner.training.loggers import plot_learning_curve
+from spacy_bertner.training.learning_curve import plot_learning_curve
 
-from .conftest import ROOT, make_examples
+from ..conftest import ROOT, make_examples
 
 CONSOLE = {"@loggers": "spacy.ConsoleLogger.v3", "progress_bar": "eval"}
 CURVE = {"@loggers": "spacy_bertner.LearningCurve.v1"}
@@ -190,15 +190,6 @@ def test_picture_is_not_blank(config, tmp_path):
     upper, middle, lower = colours(tmp_path / "out" / "learning_curve.png")
     assert blue in upper and {blue, orange} <= middle and gray in lower
     assert f"{tmp_path / 'out' / 'learning_curve.png'}" in stdout and not stderr
-
-
-def test_best_of_equal_scores_is_the_last(tmp_path):
-    table = tmp_path / "table.csv"
-    table.write_text("step,epoch,words,seconds,learn_rate,score,loss_ner,ents_f\n" + "".join(
-        f"{step},0,9,1,0.001,{score},{loss},{score}\n"
-        for step, score, loss in ((0, 0.0, 2.0), (5, 0.5, "nan"), (10, 0.5, 1.0), (15, 0.25, ""))
-    ))  # fmt: skip
-    assert plot_learning_curve(table).get_suptitle() == "Best: step 10, entity F1 50.0 %"
 
 
 def test_several_components_and_a_main_score_of_its_own(config, tmp_path):
