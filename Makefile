@@ -50,13 +50,14 @@ test: $(STAMP)
 test-gpu: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.gpu.plugin -n 2 --dist worksteal tests/gpu $(ON_GPU)
 
-ON_GPU := $(patsubst %,tests/test_%.py,component crf memory models optimizer rehearsal scores shared spans_key token_classifier)
+ON_GPU := $(patsubst %,tests/%.py,test_component test_rehearsal test_confidence test_span_groups model/test_bert_token_classifier \
+	model/test_token_classifier model/test_passes model/test_optimizer behaviour/test_crf behaviour/test_shared)
 
 # The core without spacy-transformers, under the newest transformers, in an environment of its own
 test-transformers5: $(VENV)-transformers5/.installed
 	OMP_NUM_THREADS=1 $(VENV)-transformers5/bin/python -m pytest -n 2 --dist worksteal \
-		tests/test_tags.py tests/test_encoding.py tests/test_models.py tests/test_optimizer.py tests/test_component.py \
-		tests/test_huggingface.py tests/test_rehearsal.py tests/export/test_huggingface.py
+		tests/test_tags.py tests/model/test_encoding.py tests/model/test_bert_token_classifier.py tests/model/test_optimizer.py tests/test_component.py \
+		tests/model/test_checkpoint.py tests/test_rehearsal.py tests/export/test_huggingface.py
 
 $(VENV)-transformers5/.installed: pyproject.toml
 	$(call environment,$(VENV)-transformers5)
@@ -98,7 +99,7 @@ gpu: $(STAMP)
 	$(BIN)/python bench/gpu.py --out bench/results/gpu
 
 fuzz: $(STAMP)
-	FUZZ_DOCS=$${FUZZ_DOCS:-120000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -n 0 tests/test_hostile.py
+	FUZZ_DOCS=$${FUZZ_DOCS:-120000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -n 0 tests/behaviour/test_hostile.py
 
 soak: $(STAMP) assets/encoder
 	OMP_NUM_THREADS=1 $(BIN)/python bench/memory.py soak --minutes $${MINUTES:-30}

@@ -13,7 +13,7 @@ from thinc.api import Adam
 from spacy_bertner.training.calibration import calibrate, expected_calibration_error
 
 from .conftest import make_examples, scores_of
-from .test_lattice import paths_of, score_of
+from .test_decoding import paths_of, score_of
 
 
 def test_error_worked_out_by_hand():

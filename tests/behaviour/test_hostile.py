@@ -12,8 +12,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ..conftest import make_examples
 from . import hostile
-from .conftest import make_examples
 
 N_DOCS = int(os.environ.get("FUZZ_DOCS", "600"))
 DOCS_A_BATCH = 4  # on average

@@ -15,7 +15,7 @@ from thinc.api import Config
 
 from spacy_bertner.component import NO_THRESHOLD
 
-from .conftest import ROOT, SHARED_DATA, make_examples
+from ..conftest import ROOT, SHARED_DATA, make_examples
 
 README = (ROOT / "README.md").read_text(encoding="utf8")
 

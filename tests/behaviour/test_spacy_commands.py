@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import spacy_bertner.cli  # noqa: F401  which `python -m spacy` finds by its entry point
 from spacy_bertner.model.interface import NAME, interface_of
 
-from .conftest import LABELS, SENTENCES, make_examples
+from ..conftest import LABELS, SENTENCES, make_examples
 
 FACTORIES = ["ner", "bert_ner"]
 NER_MODEL = {

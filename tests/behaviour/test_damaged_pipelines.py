@@ -12,7 +12,7 @@ import torch
 
 from spacy_bertner.files import CheckpointError, unpacked_files
 
-from .conftest import LABELS, make_examples
+from ..conftest import LABELS, make_examples
 
 RUNTIMES = ("torch", "onnx")
 

@@ -9,7 +9,7 @@ import pytest
 import spacy
 import torch
 
-from .conftest import SENTENCES, make_examples
+from ..conftest import SENTENCES, make_examples
 
 TEXTS = [" ".join(text for text, _ in SENTENCES[i % 7 : 3 + i % 17]) for i in range(48)] + ["", " \n"]
 

@@ -28,7 +28,7 @@ from transformers import (
 
 from spacy_bertner.tags import read_tags, write_tags
 
-from .conftest import SENTENCES, make_examples, reference_tokenizer, scores_of, train_tokenizer, write_checkpoint
+from ..conftest import SENTENCES, make_examples, reference_tokenizer, scores_of, train_tokenizer, write_checkpoint
 
 WORDS = [word for text, _ in SENTENCES for word in text.split() if word.isalpha()]
 BIO = ["I-PER", "B-PER", "O", "B-product-car", "I-product-car"]

@@ -10,7 +10,7 @@ from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 from thinc.api import Adam, fix_random_seed
 
-from .conftest import LABELS, ROOT, SENTENCES, scores_of
+from ..conftest import LABELS, ROOT, SENTENCES, scores_of
 
 pytest.importorskip("spacy_transformers")
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from spacy_bertner.model.optimizer import MAX_STEPS_AT_ZERO, TorchOptimizer
 
-from .conftest import make_examples, write_checkpoint
+from ..conftest import make_examples, write_checkpoint
 
 
 class Tiny(nn.Module):

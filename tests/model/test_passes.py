@@ -7,7 +7,7 @@ import pytest
 import torch
 from spacy.tokens import Doc
 
-from .conftest import SENTENCES, make_examples, scores_of
+from ..conftest import SENTENCES, make_examples, scores_of
 
 
 @pytest.fixture

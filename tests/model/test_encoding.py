@@ -13,7 +13,7 @@ from spacy_bertner.formats.convert import read_conll
 from spacy_bertner.model.checkpoint import load_tokenizer
 from spacy_bertner.model.encoding import ORTHOGRAPHY, PieceEncoder, Pieces, orthographic_class, pack
 
-from .conftest import ARCHITECTURES, SENTENCES, SHARED_DATA, reference_tokenizer
+from ..conftest import ARCHITECTURES, SENTENCES, SHARED_DATA, reference_tokenizer
 
 HARD_WORDS = [
     "London.", "U.S.", "naïve", "tokenization", "2-1", "\u200b", " ", "\n\n", "\ufeff", "\ufe0f", "\xad", "\ufffd",

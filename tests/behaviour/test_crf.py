@@ -19,10 +19,10 @@ from spacy_bertner.decoding import Lattice, best_path, expectations
 from spacy_bertner.loss import crf_loss
 from spacy_bertner.tags import MISSING, TagSet, make_tags
 
-from .conftest import LABELS, SENTENCES, make_examples, scores_of, to_numpy
-from .test_lattice import cut, paths_of, score_of  # noqa: F401  a fixture
-from .test_tags import SCHEMES
-from .test_token_classifier import HASH_EMBED
+from ..conftest import LABELS, SENTENCES, make_examples, scores_of, to_numpy
+from ..model.test_token_classifier import HASH_EMBED
+from ..test_decoding import cut, paths_of, score_of  # noqa: F401  a fixture
+from ..test_tags import SCHEMES
 
 TEXTS = [text for text, _ in SENTENCES]
 

@@ -8,7 +8,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 from thinc.api import Adam, Model, fix_random_seed
 
-from .conftest import LABELS, SENTENCES, make_examples, scores_of, to_numpy
+from ..conftest import LABELS, SENTENCES, make_examples, scores_of, to_numpy
 
 HASH_EMBED = {
     "@architectures": "spacy.HashEmbedCNN.v2", "pretrained_vectors": None, "width": 24, "depth": 2, "embed_size": 300,

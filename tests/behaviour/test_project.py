@@ -12,7 +12,7 @@ import spacy
 import srsly
 from spacy.tokens import DocBin
 
-from .conftest import LABELS, ROOT, make_examples
+from ..conftest import LABELS, ROOT, make_examples
 
 DEMO = ROOT / "assets" / "demo"
 

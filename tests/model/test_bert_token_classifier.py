@@ -18,7 +18,7 @@ from spacy_bertner.model import passes, torch_module
 from spacy_bertner.model.bert_token_classifier import BertTokenClassifier
 from spacy_bertner.model.passes import Passes
 
-from .conftest import ARCHITECTURES, SENTENCES, make_examples, reference_tokenizer, scores_of, to_numpy
+from ..conftest import ARCHITECTURES, SENTENCES, make_examples, reference_tokenizer, scores_of, to_numpy
 
 TAGS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 LONG_WORDS = [w for text, _ in SENTENCES for w in text.split()]
