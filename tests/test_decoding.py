@@ -9,20 +9,93 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from spacy_bertner import decoding as lattice
+from spacy_bertner import decoding
 from spacy_bertner.decoding import Lattice, best_path, entity_probabilities, expectations, segment_bounds
 from spacy_bertner.tags import TagSet, make_tags
 
 from .test_tags import SCHEMES, is_legal
+
+# The best path
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_decode_is_the_best_legal_sequence(scheme, data):
+    tags = make_tags(["A", "B-c"], scheme)
+    n = data.draw(st.integers(1, 3 if scheme == "BILUO" else 4))
+    scores = data.draw(
+        arrays(np.float32, (n, len(tags)), elements=st.floats(-8, 8, width=32).map(lambda x: round(x, 2)))
+    )
+    is_start = np.zeros(n, dtype=bool)
+    found = best_path(TagSet(tags, scheme), scores, is_start)
+    assert is_legal([tags[i] for i in found], scheme)
+    best = max(
+        scores[np.arange(n), list(path)].sum(dtype=np.float64)
+        for path in itertools.product(range(len(tags)), repeat=n)
+        if is_legal([tags[i] for i in path], scheme)
+    )
+    assert scores[np.arange(n), found].sum(dtype=np.float64) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_segments_are_decoded_apart(scheme):
+    rng = np.random.default_rng(1)
+    tag_set = TagSet(make_tags(["A", "B"], scheme), scheme)
+    scores = rng.normal(size=(40, len(tag_set))).astype("float32")
+    is_start = np.zeros(40, dtype=bool)
+    is_start[[7, 8, 30]] = True
+    apart = [best_path(tag_set, part, np.zeros(len(part), bool)) for part in np.split(scores, [7, 8, 30])]
+    assert best_path(tag_set, scores, is_start).tolist() == np.concatenate(apart).tolist()
+
+
+def best_score(tag_set, scores):
+    """The score of the best legal path through one segment, by plain dynamic programming over all of it."""
+    allowed = np.where(tag_set.legal, 0.0, -np.inf)
+    best = np.where(tag_set.legal_start, scores[0], -np.inf).astype(np.float64)
+    for row in scores[1:]:
+        best = (best[:, None] + allowed).max(axis=0) + row
+    return best[tag_set.legal_end].max()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("share_outside", [0.0, 0.5, 0.95])
+def test_searching_around_illegal_places_finds_the_best(scheme, share_outside):
+    rng = np.random.default_rng(7)
+    tag_set = TagSet(make_tags(["A", "B"], scheme), scheme)
+    is_start = rng.random(4000) < 0.01
+    is_start[0] = True
+    scores = rng.normal(size=(4000, len(tag_set))).astype("float32")
+    scores[:, 0] += np.where(rng.random(4000) < share_outside, 3, 0)
+    # Evidence that is far away: an entity that goes on for long and must start somewhere
+    scores[1000:1100, 2 if scheme in ("BIO", "BILUO") else 1] += 6
+    found = best_path(tag_set, scores, is_start)
+    bounds = [*np.flatnonzero(is_start), 4000]
+    for start, end in itertools.pairwise(bounds):
+        assert is_legal([tag_set.tags[i] for i in found[start:end]], scheme)
+        score = scores[np.arange(start, end), found[start:end]].sum(dtype=np.float64)
+        assert score == pytest.approx(best_score(tag_set, scores[start:end]), abs=1e-4)
+
+
+def test_legal_argmax_is_not_searched(monkeypatch):
+    tag_set = TagSet(make_tags(["A"], "BIO"), "BIO")
+    monkeypatch.setattr(decoding, "_viterbi", lambda *_: pytest.fail("searched"))
+    path = [0, 1, 2, 2, 1, 0]
+    scores = np.eye(3, dtype="float32")[path]
+    assert best_path(tag_set, scores, np.zeros(6, bool)).tolist() == path
+    assert best_path(tag_set, scores[:0], np.zeros(0, bool)).tolist() == []
+
+
+# Probabilities
 
 
 @pytest.fixture(params=["as it is", "cut small"])
 def cut(request, monkeypatch):
     """Both as it is and with so short blocks and chunks that a few tokens are in many of them."""
     if request.param == "cut small":
-        monkeypatch.setattr(lattice, "BLOCK", 7)
-        monkeypatch.setattr(lattice, "SHORTEST_CHUNK", 2)
-        monkeypatch.setattr(lattice, "WARM_UP", 1)
+        monkeypatch.setattr(decoding, "BLOCK", 7)
+        monkeypatch.setattr(decoding, "SHORTEST_CHUNK", 2)
+        monkeypatch.setattr(decoding, "WARM_UP", 1)
 
 
 def paths_of(tag_set, n):
