@@ -1,48 +1,74 @@
-"""The plots of a report as PNG files: F1 by label, confusion of labels, reliability, figures by threshold."""
+"""The plots of a report: F1 by label, confusion of labels, reliability, figures by threshold."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ACCENT, LIGHT = "#1f5fbf", "#d2dff2"
+# The plots that `report.html` shows, with their titles
+CHARTS = {"reliability": "Reliability", "thresholds": "By threshold"}
 
 
-def make_plots(report: Mapping[str, Any]) -> dict[str, bytes]:
+def make_plots(report: Mapping[str, Any]) -> dict[str, dict[str, bytes]]:
     """Draw the plots of a report.
 
-    report: what `build_report` returned.
+    report: the result of `build_report`.
 
-    Returns the PNG files by name; those of scores are left out where there are none. Raises ImportError without matplotlib.
+    Returns the PNG file of each plot, and the SVG file of those in CHARTS, by format and then name; the latter are missing
+    where there are no scores. Raises ImportError without matplotlib.
     """
     # The object interface: pyplot would keep the figures and choose a backend for the whole process
-    from matplotlib import rc_context
+    from matplotlib import rc_context, rcParams
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     n = len(report["confusion"]["labels"])
     plots: dict[str, tuple[Callable[[Axes, Any], None], Any, tuple[float, float]]] = {
-        "labels.png": (_labels, report["entities"], (6, 1.2 + 0.35 * (len(report["entities"]["labels"]) + 1))),
-        "confusion.png": (_confusion, report["confusion"], (2.2 + 0.75 * (n + 1), 1.4 + 0.55 * (n + 1))),
+        "labels": (_labels, report["entities"], (6, 1.2 + 0.35 * (len(report["entities"]["labels"]) + 1))),
+        "confusion": (_confusion, report["confusion"], (2.2 + 0.75 * (n + 1), 1.4 + 0.55 * (n + 1))),
     }
     if report["confidence"] is not None:
-        plots["reliability.png"] = _reliability, report["confidence"], (5, 5)
-        plots["thresholds.png"] = _thresholds, report["confidence"], (6, 4.5)
-    files = {}
-    # A label is text: `$` does not begin a formula in it
-    with rc_context({"text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False}):
+        plots["reliability"] = _reliability, report["confidence"], (5, 4.5)
+        plots["thresholds"] = _thresholds, report["confidence"], (5, 4.5)
+    files: dict[str, dict[str, bytes]] = {"png": {}, "svg": {}}
+    settings = {
+        "text.parse_math": False,  # a label is text: `$` does not begin a formula in it
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "font.family": [*rcParams["font.family"], *_fallback_fonts("".join(report["confusion"]["labels"]))],
+        "svg.hashsalt": "",  # the same file every time
+    }
+    with rc_context(settings):
         for name, (draw, data, size) in plots.items():
             figure = Figure(figsize=size, dpi=144, layout="constrained")
             FigureCanvasAgg(figure)
             draw(figure.subplots(), data)
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", metadata={"Software": None})
-            files[name] = buffer.getvalue()
+            files["png"][name] = _save(figure, "png", {"Software": None})
+            if name in CHARTS:
+                files["svg"][name] = _save(figure, "svg", {"Date": None, "Creator": None})
     return files
+
+
+def _save(figure: Any, file_format: str, metadata: Mapping[str, None]) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=file_format, metadata=metadata, transparent=file_format == "svg")
+    return buffer.getvalue()
+
+
+def _fallback_fonts(text: str) -> Iterable[str]:
+    """Yield installed fonts for the characters that matplotlib's default font does not have, as in Chinese labels."""
+    from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+
+    missing = set(map(ord, text)) - set(get_font(findfont(FontProperties())).get_charmap())
+    for font in fontManager.ttflist if missing else ():
+        if covered := missing & set(get_font(font.fname).get_charmap()):
+            missing -= covered
+            yield font.name
 
 
 def _labels(axes: Axes, entities: Mapping[str, Any]) -> None:
