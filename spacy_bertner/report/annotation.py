@@ -1,14 +1,20 @@
-"""Gold annotation that looks inconsistent."""
-
-from __future__ import annotations
+"""Which labels the gold annotation gives the same words, and where it looks inconsistent."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from .breakdowns import mentions
 from .documents import Document
+
+
+def mentions(documents: Iterable[Document]) -> dict[str, Counter[str]]:
+    """Return the words of the gold entities, separated by spaces, with the number of times they have each label."""
+    labels: dict[str, Counter[str]] = {}
+    for document in documents:
+        for entity in document.gold:
+            labels.setdefault(document.mention(entity), Counter())[entity.label] += 1
+    return labels
 
 
 def inconsistent(parts: Mapping[str, Sequence[Document]]) -> list[dict[str, Any]]:

@@ -1,7 +1,5 @@
 """A report as one dictionary, from which `report.json`, `report.html`, `report.md` and the plots are made."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,18 +11,18 @@ import srsly
 from spacy.language import Language
 from spacy.vocab import Vocab
 
-from . import breakdowns, errors
-from .annotation import inconsistent
+from . import errors, metrics
+from .annotation import inconsistent, mentions
 from .compare import N_RESAMPLES, comparison
 from .confidence import confidence
 from .documents import DataError, Document, read_gold
 from .matching import kind_figures
-from .metrics import entity_figures, token_figures
 from .predictions import Predicted, predict
 
 # The version of the keys in report.json
 FORMAT = 1
-# Examples listed of what is left out of the figures
+# What is left out of the figures, and how many examples are listed of each
+LOST = ("skipped", "misaligned", "cut", "ignored")
 N_LOST = 50
 
 
@@ -80,6 +78,7 @@ def build_report(
     training = _read_training(Path(train), settings) if train is not None else None
     converted = _read_ledger(Path(ledger)) if ledger is not None else None
     predicted = _predict(nlp, data, settings)
+    second = _predict(other, data, settings) if other is not None else None
     documents = predicted.documents
     pairs = errors.pairs_of(documents)
     parts = {"data": documents} if training is None else {"data": documents, "train": training}
@@ -96,37 +95,26 @@ def build_report(
             "predicted": sum(len(document.predicted) for document in documents),
         },
         "warnings": _warnings(predicted),
-        "entities": entity_figures(documents),
+        "entities": metrics.entity_figures(documents),
         "kinds": kind_figures(documents),
-        "tokens": None if _has_overlaps(documents) else token_figures(documents),
+        "tokens": None if _has_overlaps(documents) else metrics.token_figures(documents),
         "errors": {**errors.error_figures(pairs), "max_listed": settings.max_errors},
         "confusion": errors.confusion(pairs),
-        "by_length": breakdowns.by_length(documents),
-        "by_position": breakdowns.by_position(documents),
-        "by_seen": None if training is None else breakdowns.by_seen(documents, breakdowns.mentions(training)),
+        "by_length": metrics.by_length(documents),
+        "by_position": metrics.by_position(documents),
+        "by_seen": None if training is None else metrics.by_seen(documents, mentions(training)),
         "inconsistent": inconsistent(parts),
         "confidence": confidence(documents, settings.n_bins),
-        "lost": {
-            **{
-                name: _lost([item._asdict() for item in getattr(predicted, name)])
-                for name in ("skipped", "misaligned", "cut", "ignored")
-            },
-            "conversion": converted,
-        },
-        "comparison": None
-        if other is None
-        else comparison(predicted, _predict(other, data, settings), settings.n_resamples, settings.seed),
+        "lost": {name: _lost([item._asdict() for item in getattr(predicted, name)]) for name in LOST}
+        | {"conversion": converted},
+        "comparison": second and comparison(predicted, second, settings.n_resamples, settings.seed),
     }
 
 
 def _predict(nlp: Language, data: Path, settings: Settings) -> Predicted:
     """Run a pipeline; raises DataError if there is nothing to report on."""
     predicted = predict(
-        nlp,
-        data,
-        spans_key=settings.spans_key,
-        gold_tokens=settings.gold_tokens,
-        batch_size=settings.batch_size,
+        nlp, data, spans_key=settings.spans_key, gold_tokens=settings.gold_tokens, batch_size=settings.batch_size
     )
     if not predicted.documents:
         reasons = Counter(lost.reason for lost in predicted.skipped)

@@ -4,8 +4,6 @@ Koehn 2004, "Statistical significance tests for machine translation evaluation";
 and Klein 2012, "An empirical investigation of statistical significance in NLP", algorithm 1.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -95,15 +93,13 @@ def paired_bootstrap(
         differences[start : start + size] = f1(totals[:, 3:]) - f1(totals[:, :3])
     difference = float(f1(second.sum(axis=0)) - f1(first.sum(axis=0)))
     low, high = np.quantile(differences, [0.025, 0.975]).tolist()
-    sign = -1 if difference < 0 else 1
-    exceeds = float((sign * differences > 2 * abs(difference)).mean()) if difference else 1.0
-    better = float((differences > 0).mean() + (differences == 0).mean() / 2)
+    is_larger = np.sign(difference) * differences > 2 * abs(difference)
     return {
         "difference": difference,
         "low": low,
         "high": high,
-        "p": exceeds,
-        "second_better": better,
+        "p": float(is_larger.mean()) if difference else 1.0,
+        "second_better": float((differences > 0).mean() + (differences == 0).mean() / 2),
         "n_documents": n,
         "n_resamples": n_resamples,
         "seed": seed,

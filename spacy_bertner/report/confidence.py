@@ -1,7 +1,5 @@
 """How reliable the scores are: reliability diagram, expected calibration error, and figures by threshold."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,15 +31,14 @@ def confidence(documents: Sequence[Document], n_bins: int = 10) -> dict[str, Any
                 is_right.append(entity.key in gold)
     if not scores:
         return None
+    n_gold = sum(len(document.gold) for document in documents)
     return {
         "scored": len(scores),
         "unscored": n_unscored,
         "ece": expected_calibration_error(scores, is_right, n_bins),
         "n_bins": n_bins,
         "bins": confidence_bins(scores, is_right, n_bins),
-        "thresholds": _by_threshold(
-            np.array(scores), np.array(is_right), sum(len(document.gold) for document in documents)
-        ),
+        "thresholds": _by_threshold(np.array(scores), np.array(is_right), n_gold),
     }
 
 

@@ -1,7 +1,5 @@
 """Documents with their gold and predicted entities; reading those with gold entities from .spacy files."""
 
-from __future__ import annotations
-
 import sys
 import zlib
 from collections.abc import Iterator

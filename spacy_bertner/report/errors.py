@@ -1,66 +1,49 @@
 """Where a pipeline goes wrong: its errors by kind, each in its sentence, and the labels it confuses."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from .documents import Document, Entity
-from .matching import pair
+from .matching import ERROR_KINDS, error_kind, pair
 
-ErrorKind = Literal["type", "boundary", "type and boundary", "missed", "spurious"]
-ERROR_KINDS: tuple[ErrorKind, ...] = ("type", "boundary", "type and boundary", "missed", "spurious")
 # Tokens of context where sentences are unknown or long
 CONTEXT = 16
 # Sentences shown per error
 N_SENTENCES = 3
 
 
-class Mistake(NamedTuple):
-    """A gold entity and its prediction, which differ; None where one of them is missing."""
+class Match(NamedTuple):
+    """A gold entity and its prediction; None where one of them is missing."""
 
     document: Document
     gold: Entity | None
     predicted: Entity | None
 
     @property
-    def kind(self) -> ErrorKind:
-        """What is wrong."""
-        if self.gold is None:
-            return "spurious"
-        if self.predicted is None:
-            return "missed"
-        if self.gold.span == self.predicted.span:
-            return "type"
-        return "boundary" if self.gold.label == self.predicted.label else "type and boundary"
+    def kind(self) -> str | None:
+        """What is wrong; None if nothing is."""
+        return error_kind(self.gold, self.predicted)
 
     @property
     def key(self) -> tuple[str | None, ...]:
-        """What makes two mistakes the same: kind, gold label and words, predicted label and words."""
-        sides: list[str | None] = []
-        for entity in (self.gold, self.predicted):
-            sides += [None, None] if entity is None else [entity.label, self.document.mention(entity)]
-        return (self.kind, *sides)
+        """What makes two errors the same: kind, gold label and words, predicted label and words."""
+        gold, predicted = (e and (e.label, self.document.mention(e)) for e in (self.gold, self.predicted))
+        return self.kind, *(gold or (None, None)), *(predicted or (None, None))
 
 
-def pairs_of(documents: Iterable[Document]) -> list[Mistake]:
+def pairs_of(documents: Iterable[Document]) -> list[Match]:
     """Pair gold and predicted entities of all documents, as for the figures by type; correct pairs are included."""
     return [
-        Mistake(document, gold, predicted)
+        Match(document, gold, predicted)
         for document in documents
         for gold, predicted in pair(document.gold, document.predicted, by_label=True)
     ]
 
 
-def is_right(both: Mistake) -> bool:
-    """Return whether the prediction is correct."""
-    return both.gold is not None and both.predicted is not None and both.gold.key == both.predicted.key
-
-
-def confusion(pairs: Sequence[Mistake]) -> dict[str, Any]:
+def confusion(pairs: Sequence[Match]) -> dict[str, Any]:
     """Count how often each gold label is paired with each predicted one.
 
     Returns `labels`, `matrix` (rows gold, columns predicted), `missed` (by gold label), `spurious` (by predicted label),
@@ -78,29 +61,29 @@ def confusion(pairs: Sequence[Mistake]) -> dict[str, Any]:
     }
 
 
-def error_figures(pairs: Iterable[Mistake]) -> dict[str, Any]:
+def error_figures(pairs: Iterable[Match]) -> dict[str, Any]:
     """Count the errors among pairs and group the same ones.
 
     Returns `total`, `kinds` and `boundaries` (how wrong spans differ from the gold), with their numbers, and `groups`, the
     most frequent first, then in the order of the data.
     """
-    mistakes = [both for both in pairs if not is_right(both)]
-    kinds = Counter(mistake.kind for mistake in mistakes)
-    boundaries = Counter(map(_boundary, mistakes))
-    groups: dict[tuple, list[Mistake]] = {}
-    for mistake in mistakes:
-        groups.setdefault(mistake.key, []).append(mistake)
+    errors = [match for match in pairs if match.kind is not None]
+    kinds = Counter(match.kind for match in errors)
+    boundaries = Counter(map(_boundary, errors))
+    groups: dict[tuple, list[Match]] = {}
+    for match in errors:
+        groups.setdefault(match.key, []).append(match)
     return {
-        "total": len(mistakes),
+        "total": len(errors),
         "kinds": {kind: kinds[kind] for kind in ERROR_KINDS},
         "boundaries": {name: boundaries[name] for name in ("too long", "too short", "shifted")},
         "groups": [_describe_group(group) for group in sorted(groups.values(), key=len, reverse=True)],
     }
 
 
-def _boundary(mistake: Mistake) -> str | None:
+def _boundary(match: Match) -> str | None:
     """Return how the span of a prediction differs from the gold; None where it does not, or one of them is missing."""
-    gold, predicted = mistake.gold, mistake.predicted
+    gold, predicted = match.gold, match.predicted
     if gold is None or predicted is None or gold.span == predicted.span:
         return None
     if predicted.start <= gold.start and predicted.end >= gold.end:
@@ -110,22 +93,22 @@ def _boundary(mistake: Mistake) -> str | None:
     return "shifted"
 
 
-def _describe_group(group: Sequence[Mistake]) -> dict[str, Any]:
+def _describe_group(group: Sequence[Match]) -> dict[str, Any]:
     kind, gold_label, gold_text, label, text = group[0].key
     return {
         "kind": kind,
         "count": len(group),
         "gold": None if gold_label is None else {"label": gold_label, "text": gold_text},
         "predicted": None if label is None else {"label": label, "text": text},
-        "documents": [mistake.document.number for mistake in group],
-        "examples": [_describe(mistake) for mistake in group[:N_SENTENCES]],
+        "documents": [match.document.number for match in group],
+        "examples": [_describe(match) for match in group[:N_SENTENCES]],
     }
 
 
-def _describe(mistake: Mistake) -> dict[str, Any]:
-    document, gold, predicted = mistake
+def _describe(match: Match) -> dict[str, Any]:
+    document, gold, predicted = match
     return {
-        "kind": mistake.kind,
+        "kind": match.kind,
         "document": document.number,
         "gold": gold and describe_entity(document, gold),
         "predicted": predicted and describe_entity(document, predicted),

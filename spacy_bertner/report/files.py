@@ -1,7 +1,5 @@
 """The files of a report and their folder."""
 
-from __future__ import annotations
-
 import json
 from contextlib import ExitStack
 from pathlib import Path

@@ -1,10 +1,9 @@
-"""Precision, recall and F1 of entities and of tags.
+"""Precision, recall and F1 of entities, by label and by other properties, and of tags.
 
 Strict figures are counted with spaCy's `PRFScore`, from spans; seqeval's are from tags, which cannot overlap.
 """
 
-from __future__ import annotations
-
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -13,18 +12,16 @@ from spacy.scorer import PRFScore
 
 from .documents import Document, Entity
 
+LENGTHS = (1, 2, 3, 4)  # longer entities are one group
+POSITIONS = (50, 100, 200, 400, 800)  # last token of each group
+
 Key = TypeVar("Key", bound=Hashable)
 Figures = dict[str, float | int]
 
 
 def figures(score: PRFScore) -> Figures:
     """Return precision, recall, F1 and support (the number of gold entities or tokens); 0 where nothing was counted."""
-    return {
-        "precision": score.precision,
-        "recall": score.recall,
-        "f1": score.fscore,
-        "support": score.tp + score.fn,
-    }
+    return {"precision": score.precision, "recall": score.recall, "f1": score.fscore, "support": score.tp + score.fn}
 
 
 def averages(by_label: Mapping[str, Figures], micro: Figures) -> dict[str, Figures]:
@@ -59,11 +56,6 @@ def breakdown(documents: Iterable[Document], bucket: Callable[[Document, Entity]
     return scores
 
 
-def total(scores: Iterable[PRFScore]) -> PRFScore:
-    """Add up counts."""
-    return sum(scores, start=PRFScore())
-
-
 def entity_figures(documents: Sequence[Document]) -> dict[str, Any]:
     """Return strict figures: an entity is found if a prediction has its span and its label.
 
@@ -71,7 +63,42 @@ def entity_figures(documents: Sequence[Document]) -> dict[str, Any]:
     """
     scores = breakdown(documents, lambda _, entity: entity.label)
     by_label = {label: figures(scores[label]) for label in sorted(scores)}
-    return {"labels": by_label, **averages(by_label, figures(total(scores.values())))}
+    return {"labels": by_label, **averages(by_label, figures(sum(scores.values(), PRFScore())))}
+
+
+def by_length(documents: Sequence[Document]) -> list[dict[str, Any]]:
+    """Return strict figures by the number of tokens of an entity."""
+    names = [*map(str, LENGTHS), f"{LENGTHS[-1] + 1}+"]
+    return _rows(documents, names, lambda _, entity: names[bisect_left(LENGTHS, entity.end - entity.start)])
+
+
+def by_position(documents: Sequence[Document]) -> list[dict[str, Any]]:
+    """Return strict figures by the position in its document, from 1, of the first token of an entity."""
+    firsts = [1, *(last + 1 for last in POSITIONS)]
+    names = [f"{first}-{last}" for first, last in zip(firsts, POSITIONS, strict=False)] + [f"{firsts[-1]}+"]
+    return _rows(documents, names, lambda _, entity: names[bisect_left(POSITIONS, entity.start + 1)])
+
+
+def by_seen(documents: Sequence[Document], seen: Mapping[str, Counter[str]]) -> list[dict[str, Any]]:
+    """Return strict figures of entities whose words training has with the same label, with another one, or not at all.
+
+    seen: the labels of each mention in training, as `mentions` returns them.
+    """
+    names = ["seen in training", "seen with another label", "not seen"]
+
+    def bucket(document: Document, entity: Entity) -> str:
+        labels = seen.get(document.mention(entity))
+        return names[2] if not labels else names[0] if entity.label in labels else names[1]
+
+    return _rows(documents, names, bucket)
+
+
+def _rows(
+    documents: Sequence[Document], names: Sequence[str], bucket: Callable[[Document, Entity], str]
+) -> list[dict[str, Any]]:
+    """Return the figures of each bucket that has entities, in the order of `names`."""
+    scores = breakdown(documents, bucket)
+    return [{"name": name, "predicted": s.tp + s.fp, **figures(s)} for name in names if (s := scores.get(name))]
 
 
 def tags(entities: Iterable[Entity], n: int) -> list[str]:
@@ -106,9 +133,9 @@ def token_figures(documents: Iterable[Document]) -> dict[str, Any]:
             scores[predicted].fp += n
     by_tag = {tag: figures(score) for tag, score in scores.items()}
     inside = {tag: row for tag, row in by_tag.items() if tag != "O"}
-    micro_inside = figures(total(score for tag, score in scores.items() if tag != "O"))
+    micro_inside = figures(sum((score for tag, score in scores.items() if tag != "O"), PRFScore()))
     return {
         "tags": by_tag,
-        **averages(by_tag, figures(total(scores.values()))),
+        **averages(by_tag, figures(sum(scores.values(), PRFScore()))),
         "entity_tags": averages(inside, micro_inside),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,15 +22,20 @@ def make_plots(report: Mapping[str, Any]) -> dict[str, dict[str, bytes]]:
     Returns the PNG file of each plot, and the SVG file of those in CHARTS, by format and then name; the latter are missing
     where there are no scores. Raises ImportError without matplotlib.
     """
-    # The object interface: pyplot would keep the figures and choose a backend for the whole process
+    # Not pyplot, which would keep the figures and choose a backend for the whole process
     from matplotlib import rc_context, rcParams
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    n = len(report["confusion"]["labels"])
+    labels = report["confusion"]["labels"]
+    fonts, missing = _fallback_fonts("".join(labels))
+    names = {label: label.translate({c: f"U+{c:X} " for c in missing}) for label in labels}
+    entities = {names[label]: row for label, row in report["entities"]["labels"].items()}
+    entities["all (micro)"] = report["entities"]["micro"]
+    confusion = {**report["confusion"], "labels": [*names.values()]}
+    n = len(labels) + 1
     plots: dict[str, tuple[Callable[[Axes, Any], None], Any, tuple[float, float]]] = {
-        "labels": (_labels, report["entities"], (6, 1.2 + 0.35 * (len(report["entities"]["labels"]) + 1))),
-        "confusion": (_confusion, report["confusion"], (2.2 + 0.75 * (n + 1), 1.4 + 0.55 * (n + 1))),
+        "labels": (_labels, entities, (6, 1.2 + 0.35 * n)),
+        "confusion": (_confusion, confusion, (2.2 + 0.75 * n, 1.4 + 0.55 * n)),
     }
     if report["confidence"] is not None:
         plots["reliability"] = _reliability, report["confidence"], (5, 4.5)
@@ -40,13 +45,12 @@ def make_plots(report: Mapping[str, Any]) -> dict[str, dict[str, bytes]]:
         "text.parse_math": False,  # a label is text: `$` does not begin a formula in it
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "font.family": [*rcParams["font.family"], *_fallback_fonts("".join(report["confusion"]["labels"]))],
-        "svg.hashsalt": "",  # the same file every time
+        "font.family": [*rcParams["font.family"], *fonts],
+        "svg.hashsalt": "report",  # the same file every time
     }
     with rc_context(settings):
         for name, (draw, data, size) in plots.items():
             figure = Figure(figsize=size, dpi=144, layout="constrained")
-            FigureCanvasAgg(figure)
             draw(figure.subplots(), data)
             files["png"][name] = _save(figure, "png", {"Software": None})
             if name in CHARTS:
@@ -60,19 +64,19 @@ def _save(figure: Any, file_format: str, metadata: Mapping[str, None]) -> bytes:
     return buffer.getvalue()
 
 
-def _fallback_fonts(text: str) -> Iterable[str]:
-    """Yield installed fonts for the characters that matplotlib's default font does not have, as in Chinese labels."""
+def _fallback_fonts(text: str) -> tuple[list[str], set[int]]:
+    """Return installed fonts for characters that the default font lacks, as in Chinese, and those that all fonts lack."""
     from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
-    missing = set(map(ord, text)) - set(get_font(findfont(FontProperties())).get_charmap())
+    fonts, missing = [], set(map(ord, text)) - set(get_font(findfont(FontProperties())).get_charmap())
     for font in fontManager.ttflist if missing else ():
         if covered := missing & set(get_font(font.fname).get_charmap()):
             missing -= covered
-            yield font.name
+            fonts.append(font.name)
+    return fonts, missing
 
 
-def _labels(axes: Axes, entities: Mapping[str, Any]) -> None:
-    rows = {**entities["labels"], "all (micro)": entities["micro"]}
+def _labels(axes: Axes, rows: Mapping[str, Any]) -> None:
     values = [100 * row["f1"] for row in rows.values()]
     bars = axes.barh(range(len(rows)), values, color=[LIGHT] * (len(rows) - 1) + [ACCENT])
     axes.bar_label(bars, fmt="%.1f", padding=3)

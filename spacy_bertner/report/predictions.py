@@ -4,8 +4,6 @@ Predictions on the pipeline's own tokens are projected onto the tokens of the go
 (`spacy.scorer.get_ner_prf`), so that the figures are the same.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,12 +41,7 @@ class Predicted:
 
 
 def predict(
-    nlp: Language,
-    path: Path,
-    *,
-    spans_key: str | None = None,
-    gold_tokens: bool = False,
-    batch_size: int | None = None,
+    nlp: Language, path: Path, *, spans_key: str | None = None, gold_tokens: bool = False, batch_size: int | None = None
 ) -> Predicted:
     """Run a pipeline over the documents of a .spacy file, without their annotation.
 
@@ -99,10 +92,10 @@ def _pipe(
         reason = f"{type(err).__name__}: {err}"
     if len(todo) == 1:
         yield todo[0], reason
-        return
-    half = len(todo) // 2
-    yield from _pipe(nlp, todo[:half], gold_tokens, batch_size)
-    yield from _pipe(nlp, todo[half:], gold_tokens, batch_size)
+    else:
+        half = len(todo) // 2
+        yield from _pipe(nlp, todo[:half], gold_tokens, batch_size)
+        yield from _pipe(nlp, todo[half:], gold_tokens, batch_size)
 
 
 def _unannotated(nlp: Language, doc: Doc, gold_tokens: bool) -> Doc:

@@ -4,17 +4,17 @@
 each format. The page loads nothing and runs no script but its own, which a content security policy names by its hash.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+_PAGE = files("spacy_bertner.report") / "page"
 # Rows shown of tables of text, such as words annotated in several ways; report.json has all
 N_ROWS = 100
 N_ROWS_MARKDOWN = 20
@@ -36,10 +36,9 @@ def make_page(report: Mapping[str, Any], charts: Mapping[str, bytes] | None = No
 
     report: the result of `build_report`. charts: SVG files by their title; None without matplotlib.
     """
-    environment = _environment()
-    assert environment.loader is not None
-    style, script = (environment.loader.get_source(environment, name)[0].strip() for name in ("page.css", "page.js"))
-    return environment.get_template("page.jinja").render(
+    style, script = (_PAGE.joinpath(name).read_text(encoding="utf8").strip() for name in ("page.css", "page.js"))
+    template = _environment().get_template("page.jinja")
+    return template.render(
         report,
         macros="html.jinja",
         charts={title: _base64(svg) for title, svg in (charts or {}).items()},
@@ -55,15 +54,12 @@ def make_markdown(report: Mapping[str, Any], pictures: Sequence[str] = ()) -> st
 
     report: the result of `build_report`. pictures: file names of the plots beside it.
     """
-    environment = _environment()
-    environment.finalize = _markdown
-    text = environment.get_template("report.jinja").render(
-        report, macros="md.jinja", charts={}, pictures=pictures, n_rows=N_ROWS_MARKDOWN
-    )
+    template = _environment(finalize=_markdown).get_template("report.jinja")
+    text = template.render(report, macros="md.jinja", charts={}, pictures=pictures, n_rows=N_ROWS_MARKDOWN)
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
-def _environment() -> Environment:
+def _environment(finalize: Callable[[Any], Any] | None = None) -> Environment:
     environment = Environment(
         loader=PackageLoader("spacy_bertner.report", "page"),
         autoescape=True,
@@ -71,6 +67,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
         extensions=["jinja2.ext.do"],
+        finalize=finalize,
     )
     environment.filters.update({"percent": percent, "points": points, "thousands": "{:,}".format})
     return environment

@@ -6,7 +6,7 @@ import pytest
 
 from spacy_bertner.report import build_report
 from spacy_bertner.report.documents import Document, Entity
-from spacy_bertner.report.errors import in_sentence, is_right, pairs_of
+from spacy_bertner.report.errors import in_sentence, pairs_of
 from spacy_bertner.report.matching import kind_figures
 
 from .conftest import LABELS, random_documents, ruler
@@ -55,7 +55,7 @@ def test_confusion_adds_up(seed):
     kind = kind_figures(documents)["type"]["micro"]
     assert sum(found["matrix"][i][i] for i in range(len(LABELS))) == kind["correct"]
     assert sum(found["missed"]) == kind["missed"] and sum(found["spurious"]) == kind["spurious"]
-    exact = sum(map(is_right, pairs_of(documents)))
+    exact = sum(match.kind is None for match in pairs_of(documents))
     assert kind["correct"] - exact == sum(found["boundary"])
 
 
