@@ -70,7 +70,8 @@ def _fallback_fonts(text: str) -> tuple[list[str], set[int]]:
 
     fonts, missing = [], set(map(ord, text)) - set(get_font(findfont(FontProperties())).get_charmap())
     for font in fontManager.ttflist if missing else ():
-        if covered := missing & set(get_font(font.fname).get_charmap()):
+        # Last Resort, which matplotlib brings, has the same box for all characters of a script
+        if "Last Resort" not in font.name and (covered := missing & set(get_font(font.fname).get_charmap())):
             missing -= covered
             fonts.append(font.name)
     return fonts, missing
@@ -97,7 +98,10 @@ def _confusion(axes: Axes, confusion: Mapping[str, Any]) -> None:
     for (i, j), count in np.ndenumerate(cells):
         if (i, j) != (n, n):
             axes.text(j, i, str(count), ha="center", va="center", weight="bold" if i == j else "normal")
-    axes.set_xticks(range(n + 1), [*confusion["labels"], "missed"])
+    turned: dict[str, Any] = (
+        {"rotation": 30, "ha": "right"} if max(map(len, confusion["labels"]), default=0) > 8 else {}
+    )
+    axes.set_xticks(range(n + 1), [*confusion["labels"], "missed"], **turned)
     axes.set_yticks(range(n + 1), [*confusion["labels"], "spurious"])
     axes.set_xlabel("predicted")
     axes.set_ylabel("gold")
