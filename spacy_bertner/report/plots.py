@@ -98,13 +98,11 @@ def _confusion(axes: Axes, confusion: Mapping[str, Any]) -> None:
     for (i, j), count in np.ndenumerate(cells):
         if (i, j) != (n, n):
             axes.text(j, i, str(count), ha="center", va="center", weight="bold" if i == j else "normal")
-    turned: dict[str, Any] = (
-        {"rotation": 30, "ha": "right"} if max(map(len, confusion["labels"]), default=0) > 8 else {}
-    )
-    axes.set_xticks(range(n + 1), [*confusion["labels"], "missed"], **turned)
+    is_long = max(map(len, confusion["labels"]), default=0) > 8
+    axes.set_xticks(range(n + 1), [*confusion["labels"], "missed"])
+    axes.tick_params("x", rotation=30 * is_long)
     axes.set_yticks(range(n + 1), [*confusion["labels"], "spurious"])
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("gold")
+    axes.set(xlabel="predicted", ylabel="gold")
 
 
 def _reliability(axes: Axes, confidence: Mapping[str, Any]) -> None:
