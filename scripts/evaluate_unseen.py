@@ -19,9 +19,10 @@ from spacy.tokens import Doc
 from spacy.util import filter_spans
 from wasabi import msg
 
-from spacy_bertner.report.documents import Document, predict, read_gold
-from spacy_bertner.report.errors import mentions
+from spacy_bertner.report.annotation import mentions
+from spacy_bertner.report.documents import Document, read_gold
 from spacy_bertner.report.metrics import breakdown
+from spacy_bertner.report.predictions import predict
 
 
 def gazetteer(nlp: spacy.Language, labels: dict[str, Counter]) -> spacy.Language:

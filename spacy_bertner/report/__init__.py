@@ -1,6 +1,6 @@
-"""Reports on what a pipeline finds: `build_report` makes one, `write_report` its files.
+"""Score a pipeline and show where it goes wrong: `build_report` makes a report, `write_report` its files.
 
-For any spaCy pipeline with `doc.ents`, or a group of `doc.spans`.
+For any spaCy pipeline that sets `doc.ents` or a group of `doc.spans`.
 """
 
 from .build import Settings, build_report

@@ -1,6 +1,4 @@
-"""A report as one dictionary, of which `report.json`, `report.html`, `report.md` and the plots are made."""
-
-from __future__ import annotations
+"""A report as one dictionary, from which `report.json`, `report.html`, `report.md` and the plots are made."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,15 +11,18 @@ import srsly
 from spacy.language import Language
 from spacy.vocab import Vocab
 
-from . import compare, errors
+from . import errors, metrics
+from .annotation import inconsistent, mentions
+from .compare import N_RESAMPLES, comparison
 from .confidence import confidence
-from .documents import DataError, Document, Lost, Predicted, predict, read_gold
-from .metrics import entity_figures, kind_figures, token_figures
+from .documents import DataError, Document, read_gold
+from .matching import kind_figures
+from .predictions import Predicted, predict
 
 # The version of the keys in report.json
 FORMAT = 1
-# Sentences shown of one error; things shown of those that were lost
-N_SENTENCES = 3
+# What is left out of the figures, and how many examples are listed of each
+LOST = ("skipped", "misaligned", "cut", "ignored")
 N_LOST = 50
 
 
@@ -29,14 +30,14 @@ N_LOST = 50
 class Settings:
     """How to make a report.
 
-    spans_key: look at this group of `doc.spans`; None: at `doc.ents`.
-    gold_tokens: give the pipeline the tokens of the gold annotation, where it would make its own of the text.
-    batch_size: documents in a batch; None: the pipeline's own.
+    spans_key: take entities from this group of `doc.spans`; None: from `doc.ents`.
+    gold_tokens: give the pipeline the tokens of the gold annotation, instead of the text.
+    batch_size: documents per batch; None: the pipeline's setting.
     n_bins: bins of the reliability diagram.
-    max_errors: most errors listed in the page, the most frequent first; `report.json` has all of them.
+    max_errors: errors listed in the page, the most frequent first; `report.json` has all of them.
     n_resamples, seed: of the bootstrap.
 
-    Raises ValueError for values outside their range.
+    Raises ValueError for values out of range.
     """
 
     spans_key: str | None = None
@@ -44,7 +45,7 @@ class Settings:
     batch_size: int | None = None
     n_bins: int = 10
     max_errors: int = 500
-    n_resamples: int = compare.N_RESAMPLES
+    n_resamples: int = N_RESAMPLES
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -68,22 +69,22 @@ def build_report(
     """Score a pipeline and find out where it goes wrong.
 
     nlp: the pipeline. data: a .spacy file with gold entities, or a folder of them.
-    train: the training data, likewise, to tell entities that are in it from others.
-    other: a second pipeline to compare with. ledger: what `convert --ledger` wrote when it made the data.
+    train: the training data, likewise, to tell entities that it contains from others.
+    other: a second pipeline to compare with. ledger: the file that `convert --ledger` wrote for the data.
 
-    Returns the report, ready for JSON; docs/report.md has its keys. Raises DataError where none can be made.
+    Returns the report, ready for JSON; docs/report.md describes its keys. Raises DataError for data that cannot be scored.
     """
     settings, data = settings or Settings(), Path(data)
     training = _read_training(Path(train), settings) if train is not None else None
-    lost_before = _read_ledger(Path(ledger)) if ledger is not None else None
-    found = _predict(nlp, data, settings)
-    documents = found.documents
+    converted = _read_ledger(Path(ledger)) if ledger is not None else None
+    predicted = _predict(nlp, data, settings)
+    second = _predict(other, data, settings) if other is not None else None
+    documents = predicted.documents
     pairs = errors.pairs_of(documents)
-    mistakes = [both for both in pairs if not errors.is_right(both)]
-    groups = errors.frequent(mistakes)
+    parts = {"data": documents} if training is None else {"data": documents, "train": training}
     return {
         "format": FORMAT,
-        "pipeline": found.pipeline,
+        "pipeline": predicted.pipeline,
         "data": str(data),
         "train": None if train is None else str(train),
         "spans_key": settings.spans_key,
@@ -93,59 +94,43 @@ def build_report(
             "gold": sum(len(document.gold) for document in documents),
             "predicted": sum(len(document.predicted) for document in documents),
         },
-        "warnings": _warnings(found),
-        "entities": entity_figures(documents),
+        "warnings": _warnings(predicted),
+        "entities": metrics.entity_figures(documents),
         "kinds": kind_figures(documents),
-        "tokens": None if _has_overlaps(documents) else token_figures(documents),
-        "errors": {
-            "total": len(mistakes),
-            **errors.kinds_of_error(mistakes),
-            "max_listed": settings.max_errors,
-            "groups": [_group(group) for group, _ in groups],
-        },
+        "tokens": None if _has_overlaps(documents) else metrics.token_figures(documents),
+        "errors": {**errors.error_figures(pairs), "max_listed": settings.max_errors},
         "confusion": errors.confusion(pairs),
-        "by_length": errors.by_length(documents),
-        "by_position": errors.by_position(documents),
-        "by_seen": None if training is None else errors.by_seen(documents, errors.mentions(training)),
-        "inconsistent": errors.inconsistent(
-            {"data": documents} if training is None else {"data": documents, "train": training}
-        ),
+        "by_length": metrics.by_length(documents),
+        "by_position": metrics.by_position(documents),
+        "by_seen": None if training is None else metrics.by_seen(documents, mentions(training)),
+        "inconsistent": inconsistent(parts),
         "confidence": confidence(documents, settings.n_bins),
-        "lost": {
-            "skipped": _lost(found.skipped),
-            "misaligned": _lost(found.misaligned),
-            "cut": _lost(found.cut),
-            "ignored": _lost(found.ignored),
-            "conversion": lost_before,
-        },
-        "comparison": None if other is None else _comparison(found, _predict(other, data, settings), settings),
+        "lost": {name: _lost([item._asdict() for item in getattr(predicted, name)]) for name in LOST}
+        | {"conversion": converted},
+        "comparison": second and comparison(predicted, second, settings.n_resamples, settings.seed),
     }
 
 
 def _predict(nlp: Language, data: Path, settings: Settings) -> Predicted:
-    """Predict, and make sure that there is something to report on."""
-    found = predict(
-        nlp,
-        data,
-        spans_key=settings.spans_key,
-        gold_tokens=settings.gold_tokens,
-        batch_size=settings.batch_size,
+    """Run a pipeline; raises DataError if there is nothing to report on."""
+    predicted = predict(
+        nlp, data, spans_key=settings.spans_key, gold_tokens=settings.gold_tokens, batch_size=settings.batch_size
     )
-    if not found.documents:
-        reasons = Counter(lost.reason for lost in found.skipped)
+    if not predicted.documents:
+        reasons = Counter(lost.reason for lost in predicted.skipped)
         if not reasons:
             raise DataError(f"{data}: has no documents")
         (reason, n), *_ = reasons.most_common(1)
-        raise DataError(f"{data}: no document can be scored; {n} of {len(found.skipped)}: {reason}")
-    labels = {entity.label for document in found.documents for entity in document.gold}
+        raise DataError(f"{data}: no document can be scored; {n} of {len(predicted.skipped)}: {reason}")
+    labels = {entity.label for document in predicted.documents for entity in document.gold}
     if not labels:
         raise DataError(f"{data}: the annotation has no entities: there is nothing to score")
-    if found.labels is not None and not labels & found.labels:
+    if predicted.labels is not None and not labels & predicted.labels:
         raise DataError(
-            f"{data}: its labels ({', '.join(sorted(labels))}) are others than those of the pipeline {found.pipeline} "
-            f"({', '.join(sorted(found.labels))}): rename those of the data"
+            f"{data}: none of its labels ({', '.join(sorted(labels))}) is one of the pipeline {predicted.pipeline} "
+            f"({', '.join(sorted(predicted.labels))}): rename those of the data"
         )
-    return found
+    return predicted
 
 
 def _read_training(path: Path, settings: Settings) -> list[Document]:
@@ -156,100 +141,55 @@ def _read_training(path: Path, settings: Settings) -> list[Document]:
 
 
 def _read_ledger(path: Path) -> dict[str, Any]:
-    """What a ledger of `convert` says was mended or dropped, or does not align with the pipeline's own tokens."""
+    """Return what `convert` repaired or dropped, according to its ledger."""
     try:
-        files = srsly.read_json(path)["files"]
-        found = [
+        entries = [
             {"document": None, "text": entry["text"], "label": None, "place": f"{file['input']}:{entry['line']}",
              "reason": f"{entry['reason']}; {entry['action']}"}
-            for file in files for entry in file["entries"]
+            for file in srsly.read_json(path)["files"] for entry in file["entries"]
         ]  # fmt: skip
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (ValueError, KeyError, TypeError) as err:
         raise DataError(f"{path}: is not what `convert --ledger` writes ({err!r})") from None
-    return {"total": len(found), "examples": found[:N_LOST]}
+    return _lost(entries)
 
 
-def _warnings(found: Predicted) -> list[str]:
-    """What a reader must know before they believe a figure."""
+def _lost(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {"total": len(items), "examples": items[:N_LOST]}
+
+
+def _warnings(predicted: Predicted) -> list[str]:
+    """Return what a reader must know before believing a figure."""
     warnings = []
-    if found.labels is not None:
-        gold = Counter(entity.label for document in found.documents for entity in document.gold)
-        unknown = {label: n for label, n in sorted(gold.items()) if label not in found.labels}
+    if predicted.labels is not None:
+        gold = Counter(entity.label for document in predicted.documents for entity in document.gold)
+        unknown = {label: n for label, n in sorted(gold.items()) if label not in predicted.labels}
         if unknown:
             named = ", ".join(f"{label} ({n})" for label, n in unknown.items())
             warnings.append(
                 f"The pipeline does not have the labels {named} of the data: {sum(unknown.values())} of {gold.total()} "
                 "entities cannot be found with the right label, and count as missed in the strict figures."
             )
-    if found.skipped:
-        n = len(found.skipped)
-        warnings.append(f"{n} of {n + len(found.documents)} documents could not be scored and are not in the figures.")
-    if found.misaligned:
+    if predicted.skipped:
+        n = len(predicted.skipped)
+        total = n + len(predicted.documents)
+        warnings.append(f"{n} of {total} documents could not be scored and are not in the figures.")
+    if predicted.misaligned:
         warnings.append(
-            f"{len(found.misaligned)} gold entities do not align with the pipeline's tokens: "
+            f"{len(predicted.misaligned)} gold entities do not align with the pipeline's tokens: "
             "they cannot be found, and count as missed."
         )
-    if found.cut:
-        warnings.append(f"{len(found.cut)} words are longer than a window; the model sees the start of them alone.")
+    if predicted.cut:
+        warnings.append(f"{len(predicted.cut)} words are longer than a window; the model sees only their start.")
     return warnings
 
 
 def _has_overlaps(documents: Sequence[Document]) -> bool:
-    """Whether entities overlap, so that a token would need several tags."""
+    """Return whether entities overlap, so that a token would need several tags."""
     return any(
         left.end > right.start
         for document in documents
         for entities in (document.gold, document.predicted)
         for left, right in pairwise(entities)
     )
-
-
-def _group(group: Sequence[errors.Mistake]) -> dict[str, Any]:
-    kind, gold_label, gold_text, label, text = group[0].what
-    return {
-        "kind": kind,
-        "count": len(group),
-        "gold": None if gold_label is None else {"label": gold_label, "text": gold_text},
-        "predicted": None if label is None else {"label": label, "text": text},
-        "documents": [mistake.document.number for mistake in group],
-        "examples": [errors.describe(mistake) for mistake in group[:N_SENTENCES]],
-    }
-
-
-def _lost(found: Sequence[Lost]) -> dict[str, Any]:
-    return {"total": len(found), "examples": [lost._asdict() for lost in found[:N_LOST]]}
-
-
-def _comparison(first: Predicted, second: Predicted, settings: Settings) -> dict[str, Any]:
-    """Both on the documents that both could process."""
-    one = {document.number: document for document in first.documents}
-    two = {document.number: document for document in second.documents}
-    both = sorted(one.keys() & two.keys())
-    sides = [one[number] for number in both], [two[number] for number in both]
-    listed: list[dict[str, Any]] = []
-    better: Counter[str] = Counter()
-    for left, right in zip(*sides, strict=True):
-        for which, gold, ours, others in compare.differences(left, right):
-            better[which] += 1
-            listed.append(
-                {
-                    "better": which,
-                    "document": left.number,
-                    "gold": [errors.describe_entity(left, entity) for entity in gold],
-                    "first": [errors.describe_entity(left, entity) for entity in ours],
-                    "second": [errors.describe_entity(left, entity) for entity in others],
-                    "sentence": errors.in_sentence(left, gold, [] if gold else [*ours, *others]),
-                }
-            )
-    return {
-        "pipelines": [first.pipeline, second.pipeline],
-        "entities": [entity_figures(side) for side in sides],
-        "bootstrap": compare.paired_bootstrap(
-            compare.counts(sides[0]), compare.counts(sides[1]), settings.n_resamples, settings.seed
-        ),
-        "n_not_both": len(one.keys() ^ two.keys()),
-        "differences": {name: better[name] for name in ("first", "second", "neither")},
-        "listed": listed,
-    }

@@ -1,27 +1,60 @@
-"""Two pipelines on the same documents: the paired bootstrap on F1, and the entities on which they differ.
+"""Two pipelines on the same documents: the paired bootstrap on F1, and the entities that they predict differently.
 
 Koehn 2004, "Statistical significance tests for machine translation evaluation"; the p-value as Berg-Kirkpatrick, Burkett
 and Klein 2012, "An empirical investigation of statistical significance in NLP", algorithm 1.
 """
 
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .documents import Document, Entity
+from .errors import describe_entity, in_sentence
+from .metrics import entity_figures
+from .predictions import Predicted
 
 N_RESAMPLES = 10_000
-# Cells of the matrix of random numbers drawn at once
+# Random numbers drawn at once
 CELLS = 10_000_000
 
 
+def comparison(first: Predicted, second: Predicted, n_resamples: int = N_RESAMPLES, seed: int = 0) -> dict[str, Any]:
+    """Compare two pipelines on the documents that both could process.
+
+    n_resamples, seed: those of `paired_bootstrap`. Returns `report.json`'s key `comparison`; docs/report.md describes it.
+    """
+    sides = [{document.number: document for document in side.documents} for side in (first, second)]
+    numbers = sorted(sides[0].keys() & sides[1].keys())
+    one, two = ([side[number] for number in numbers] for side in sides)
+    listed = [item for left, right in zip(one, two, strict=True) for item in _describe_differences(left, right)]
+    better = Counter(item["better"] for item in listed)
+    return {
+        "pipelines": [first.pipeline, second.pipeline],
+        "entities": [entity_figures(one), entity_figures(two)],
+        "bootstrap": paired_bootstrap(counts(one), counts(two), n_resamples, seed),
+        "n_not_both": len(sides[0].keys() ^ sides[1].keys()),
+        "differences": {name: better[name] for name in ("first", "second", "neither")},
+        "listed": listed,
+    }
+
+
+def _describe_differences(first: Document, second: Document) -> Iterator[dict[str, Any]]:
+    for better, gold, one, two in differences(first, second):
+        yield {
+            "better": better,
+            "document": first.number,
+            "gold": [describe_entity(first, entity) for entity in gold],
+            "first": [describe_entity(first, entity) for entity in one],
+            "second": [describe_entity(first, entity) for entity in two],
+            "sentence": in_sentence(first, gold, [] if gold else [*one, *two]),
+        }
+
+
 def counts(documents: Sequence[Document]) -> NDArray[np.int64]:
-    """Count by document, (n_documents, 3): true positives, predictions, gold entities, strictly."""
+    """Return true positives (strict), predictions and gold entities per document, (n_documents, 3)."""
     rows = []
     for document in documents:
         gold, predicted = Counter(e.key for e in document.gold), Counter(e.key for e in document.predicted)
@@ -30,9 +63,9 @@ def counts(documents: Sequence[Document]) -> NDArray[np.int64]:
 
 
 def f1(totals: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Micro F1 of counts (…, 3): 2 tp / (predictions + gold), 0 where there are neither."""
-    found = totals[..., 1] + totals[..., 2]
-    return np.divide(2 * totals[..., 0], found, out=np.zeros(found.shape), where=found > 0)
+    """Return the micro F1 of counts (…, 3): 2 tp / (predictions + gold), 0 where there are neither."""
+    n = totals[..., 1] + totals[..., 2]
+    return np.divide(2 * totals[..., 0], n, out=np.zeros(n.shape), where=n > 0)
 
 
 def paired_bootstrap(
@@ -40,14 +73,15 @@ def paired_bootstrap(
 ) -> dict[str, Any]:
     """Compare the micro F1 of two systems over documents drawn with replacement, the same for both.
 
-    first, second: (n_documents, 3), what `counts` gives for each system.
+    first, second: (n_documents, 3), the result of `counts` for each system. n_resamples: number of samples.
+    seed: of the random numbers.
 
-    Returns `difference` (second minus first), `low` and `high` (its 95 % percentile interval), `p` (of a difference in its
-    direction that large if there were none: how often that of a sample exceeds twice the one found; one-sided),
-    `second_better` (share of samples in which the second is better, ties half) and what it was computed with.
+    Returns `difference` (second minus first), `low` and `high` (its 95 % percentile interval), `p` (one-sided: how often the
+    difference in a sample exceeds twice the observed one), `second_better` (share of samples in which the second is better,
+    ties counting half), `n_documents`, `n_resamples` and `seed`.
     """
     n = len(first)
-    # Documents with the same counts are drawn together, which comes to the same and is quicker for many short ones
+    # Documents with the same counts are drawn together: equivalent, and faster for many short ones
     both, n_same = np.unique(np.concatenate([first, second], axis=1), axis=0, return_counts=True)  # (n_distinct, 6)
     rng = np.random.default_rng(seed)
     differences = np.empty(n_resamples)
@@ -59,15 +93,13 @@ def paired_bootstrap(
         differences[start : start + size] = f1(totals[:, 3:]) - f1(totals[:, :3])
     difference = float(f1(second.sum(axis=0)) - f1(first.sum(axis=0)))
     low, high = np.quantile(differences, [0.025, 0.975]).tolist()
-    sign = -1 if difference < 0 else 1
-    exceeds = float((sign * differences > 2 * abs(difference)).mean()) if difference else 1.0
-    better = float((differences > 0).mean() + (differences == 0).mean() / 2)
+    is_larger = np.sign(difference) * differences > 2 * abs(difference)
     return {
         "difference": difference,
         "low": low,
         "high": high,
-        "p": exceeds,
-        "second_better": better,
+        "p": float(is_larger.mean()) if difference else 1.0,
+        "second_better": float((differences > 0).mean() + (differences == 0).mean() / 2),
         "n_documents": n,
         "n_resamples": n_resamples,
         "seed": seed,
@@ -75,11 +107,12 @@ def paired_bootstrap(
 
 
 def differences(first: Document, second: Document) -> list[tuple[str, list[Entity], list[Entity], list[Entity]]]:
-    """Find where on one document one system is right and the other is not.
+    """Find where two systems differ on a document.
 
-    Returns for each stretch of overlapping entities on which they differ: "first" or "second", whichever is right with more
-    of its gold and wrong with fewer predictions, or "neither" where that is a draw; and the gold entities and those of
-    both systems there.
+    first, second: the document with the predictions of each.
+
+    Returns for each group of overlapping entities on which they differ: "first" or "second", whichever is closer to the gold
+    (fewer entities missed or wrong), or "neither"; the gold entities; those of the first; those of the second.
     """
     marked = [(0, e) for e in first.gold] + [(1, e) for e in first.predicted] + [(2, e) for e in second.predicted]
     marked.sort(key=lambda item: item[1].key)
@@ -91,10 +124,10 @@ def differences(first: Document, second: Document) -> list[tuple[str, list[Entit
         groups[-1][side].append(entity)
         end = max(end, entity.end)
     result = []
-    for gold, one, other in groups:
-        if [e.key for e in one] != [e.key for e in other]:
+    for gold, one, two in groups:
+        if [e.key for e in one] != [e.key for e in two]:
             truth = {e.key for e in gold}
-            n_wrong = [len(truth ^ {e.key for e in side}) for side in (one, other)]
+            n_wrong = [len(truth ^ {e.key for e in side}) for side in (one, two)]
             better = "neither" if n_wrong[0] == n_wrong[1] else "first" if n_wrong[0] < n_wrong[1] else "second"
-            result.append((better, gold, one, other))
+            result.append((better, gold, one, two))
     return result

@@ -1,48 +1,46 @@
-"""The files of a report, and the folder that they go to."""
-
-from __future__ import annotations
+"""The files of a report and their folder."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from ..files import atomic_write
 from .documents import DataError
-from .html import make_page
-from .markdown import make_markdown
+from .plots import CHARTS, make_plots
+from .render import make_markdown, make_page
 
 
 def check_folder(folder: Path, force: bool) -> None:
-    """Raise DataError where a report must not be written to a folder: it is a file, or holds something (unless `force`)."""
+    """Raise DataError if a report must not be written to a folder: it is a file, or not empty (unless `force`)."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file; name a folder for the report")
     if not force and folder.is_dir() and any(folder.iterdir()):
-        raise DataError(f"{folder}: is not empty; --force writes the report over an earlier one")
+        raise DataError(f"{folder}: is not empty; --force overwrites an earlier report")
 
 
 def write_report(report: dict[str, Any], folder: str | Path, *, force: bool = False) -> list[Path]:
-    """Write `report.html`, `report.json`, `report.md` and, where matplotlib is installed, plots (.png).
+    """Write `report.html`, `report.json`, `report.md` and, if matplotlib is installed, plots (.png): all of them or none.
 
-    report: what `build_report` returned. folder: made where it is not there; other files in it stay.
-    force: write over what is there.
+    report: the result of `build_report`. folder: created if it does not exist; other files in it are kept.
+    force: overwrite an earlier report.
 
-    Returns the files. Raises DataError where the folder is in use.
+    Returns the files. Raises DataError as `check_folder` does.
     """
     folder = Path(folder)
     check_folder(folder, force)
     try:
-        from .plots import make_plots
-
-        pictures = make_plots(report)
+        plots = make_plots(report)
     except ImportError:
-        pictures = {}
-    # All is made before the first is written
+        plots = {"png": {}, "svg": {}}
+    pictures = {f"{name}.png": data for name, data in plots["png"].items()}
     files = {
-        "report.html": make_page(report).encode(),
+        "report.html": make_page(report, {CHARTS[name]: svg for name, svg in plots["svg"].items()}).encode(),
         "report.json": json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False).encode(),
         "report.md": make_markdown(report, list(pictures)).encode(),
         **pictures,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
+    with ExitStack() as stack:
+        for name, data in files.items():
+            stack.enter_context(atomic_write(folder / name)).write(data)
     return [folder / name for name in files]

@@ -1,4 +1,4 @@
-"""The plots of a report as PNG files: F1 by label, confusion of labels, reliability, figures by threshold."""
+"""The plots of a report: F1 by label, confusion of labels, reliability, figures by threshold."""
 
 from __future__ import annotations
 
@@ -10,43 +10,74 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ACCENT, LIGHT = "#1f5fbf", "#d2dff2"
+# The plots that `report.html` shows, with their titles
+CHARTS = {"reliability": "Reliability", "thresholds": "By threshold"}
 
 
-def make_plots(report: Mapping[str, Any]) -> dict[str, bytes]:
+def make_plots(report: Mapping[str, Any]) -> dict[str, dict[str, bytes]]:
     """Draw the plots of a report.
 
-    report: what `build_report` returned.
+    report: the result of `build_report`.
 
-    Returns the PNG files by name; those of scores are left out where there are none. Raises ImportError without matplotlib.
+    Returns the PNG file of each plot, and the SVG file of those in CHARTS, by format and then name; the latter are missing
+    where there are no scores. Raises ImportError without matplotlib.
     """
-    # The object interface: pyplot would keep the figures and choose a backend for the whole process
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    # Not pyplot, which would keep the figures and choose a backend for the whole process
+    from matplotlib import rc_context, rcParams
     from matplotlib.figure import Figure
 
-    n = len(report["confusion"]["labels"])
+    labels = report["confusion"]["labels"]
+    fonts, missing = _fallback_fonts("".join(labels))
+    names = {label: label.translate({c: f"U+{c:X} " for c in missing}) for label in labels}
+    entities = {names[label]: row for label, row in report["entities"]["labels"].items()}
+    entities["all (micro)"] = report["entities"]["micro"]
+    confusion = {**report["confusion"], "labels": [*names.values()]}
+    n = len(labels) + 1
     plots: dict[str, tuple[Callable[[Axes, Any], None], Any, tuple[float, float]]] = {
-        "labels.png": (_labels, report["entities"], (6, 1.2 + 0.35 * (len(report["entities"]["labels"]) + 1))),
-        "confusion.png": (_confusion, report["confusion"], (2.2 + 0.75 * (n + 1), 1.4 + 0.55 * (n + 1))),
+        "labels": (_labels, entities, (6, 1.2 + 0.35 * n)),
+        "confusion": (_confusion, confusion, (2.2 + 0.75 * n, 1.4 + 0.55 * n)),
     }
     if report["confidence"] is not None:
-        plots["reliability.png"] = _reliability, report["confidence"], (5, 5)
-        plots["thresholds.png"] = _thresholds, report["confidence"], (6, 4.5)
-    files = {}
-    # A label is text: `$` does not begin a formula in it
-    with rc_context({"text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False}):
+        plots["reliability"] = _reliability, report["confidence"], (5, 4.5)
+        plots["thresholds"] = _thresholds, report["confidence"], (5, 4.5)
+    files: dict[str, dict[str, bytes]] = {"png": {}, "svg": {}}
+    settings = {
+        "text.parse_math": False,  # a label is text: `$` does not begin a formula in it
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "font.family": [*rcParams["font.family"], *fonts],
+        "svg.hashsalt": "report",  # the same file every time
+    }
+    with rc_context(settings):
         for name, (draw, data, size) in plots.items():
             figure = Figure(figsize=size, dpi=144, layout="constrained")
-            FigureCanvasAgg(figure)
             draw(figure.subplots(), data)
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", metadata={"Software": None})
-            files[name] = buffer.getvalue()
+            files["png"][name] = _save(figure, "png", {"Software": None})
+            if name in CHARTS:
+                files["svg"][name] = _save(figure, "svg", {"Date": None, "Creator": None})
     return files
 
 
-def _labels(axes: Axes, entities: Mapping[str, Any]) -> None:
-    rows = {**entities["labels"], "all (micro)": entities["micro"]}
+def _save(figure: Any, file_format: str, metadata: Mapping[str, None]) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=file_format, metadata=metadata, transparent=file_format == "svg")
+    return buffer.getvalue()
+
+
+def _fallback_fonts(text: str) -> tuple[list[str], set[int]]:
+    """Return installed fonts for characters that the default font lacks, as in Chinese, and those that all fonts lack."""
+    from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+
+    fonts, missing = [], set(map(ord, text)) - set(get_font(findfont(FontProperties())).get_charmap())
+    for font in fontManager.ttflist if missing else ():
+        # Last Resort, which matplotlib brings, has the same box for all characters of a script
+        if "Last Resort" not in font.name and (covered := missing & set(get_font(font.fname).get_charmap())):
+            missing -= covered
+            fonts.append(font.name)
+    return fonts, missing
+
+
+def _labels(axes: Axes, rows: Mapping[str, Any]) -> None:
     values = [100 * row["f1"] for row in rows.values()]
     bars = axes.barh(range(len(rows)), values, color=[LIGHT] * (len(rows) - 1) + [ACCENT])
     axes.bar_label(bars, fmt="%.1f", padding=3)
@@ -67,10 +98,11 @@ def _confusion(axes: Axes, confusion: Mapping[str, Any]) -> None:
     for (i, j), count in np.ndenumerate(cells):
         if (i, j) != (n, n):
             axes.text(j, i, str(count), ha="center", va="center", weight="bold" if i == j else "normal")
+    is_long = max(map(len, confusion["labels"]), default=0) > 8
     axes.set_xticks(range(n + 1), [*confusion["labels"], "missed"])
+    axes.tick_params("x", rotation=30 * is_long)
     axes.set_yticks(range(n + 1), [*confusion["labels"], "spurious"])
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("gold")
+    axes.set(xlabel="predicted", ylabel="gold")
 
 
 def _reliability(axes: Axes, confidence: Mapping[str, Any]) -> None:

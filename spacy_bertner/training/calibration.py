@@ -1,14 +1,14 @@
-"""How far scores can be believed: the expected calibration error, and a temperature that makes it smaller.
+"""How reliable confidence scores are: the expected calibration error, and a temperature that reduces it.
 
-Temperature scaling (Guo et al. 2017) divides all tag scores by one number, which is fitted on data that was not trained
-on. What is found stays the same; how sure the model says it is does not.
+Temperature scaling (Guo et al. 2017) divides all tag scores by one number, fitted on data that the model was not trained on.
+The predicted entities stay the same; only their scores change.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,18 +25,18 @@ from ..tags import MISSING, Bools1d, Floats2d
 if TYPE_CHECKING:
     from ..component import BertNER
 
-# The temperatures among which one is looked for
+# Range of the temperature
 LOWEST, HIGHEST = 0.05, 20.0
-# The fitted temperature is exact to so many parts of itself
+# Relative precision of the fitted temperature
 PRECISION = 1e-4
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How well the scores of a component go with what is right, on some documents.
+    """How well calibrated a component is on some documents.
 
-    temperature: the component's. loss: the mean negative log-likelihood of a document's annotation among all legal tag
-    sequences. error: the expected calibration error of the entities' scores. n_entities: the entities it is over.
+    temperature: that of the component. loss: mean negative log-likelihood of a document's annotation among all legal tag
+    sequences. error: expected calibration error of the entities' scores. n_entities: number of these entities.
     """
 
     temperature: float
@@ -46,14 +46,15 @@ class Calibration:
 
 
 def calibrate(nlp: Language, name: str, examples: Iterable[Example]) -> tuple[Calibration, Calibration]:
-    """Fit the temperature of a component, and set it in the pipeline's config.
+    """Fit the temperature of a component and set it in the component and in the pipeline's config.
 
-    It is the one with the least negative log-likelihood of the annotation, as a sequence: the probability of a tag sequence
-    is the softmax over all legal ones. Tokens whose annotation is missing are summed over.
+    The fitted temperature minimizes the negative log-likelihood of the annotated tag sequence, whose probability is the
+    softmax over all legal sequences. Tokens without annotation are marginalized over.
 
     nlp: the pipeline. name: the name of its `bert_ner` component. examples: annotated documents, not trained on.
-    Returns the figures on the examples before and after.
-    Raises ValueError where the component is none, or the examples have no annotation for it.
+
+    Returns the figures on the examples before and after. Raises ValueError if there is no such component, or the examples
+    have no annotation.
     """
     sample = Sample(nlp, name, examples)
     component = _component(nlp, name)
@@ -64,59 +65,82 @@ def calibrate(nlp: Language, name: str, examples: Iterable[Example]) -> tuple[Ca
 
 
 def measure(nlp: Language, name: str, examples: Iterable[Example]) -> Calibration:
-    """Measure how well the scores of a component go with what is right.
-
-    The arguments and what is raised are those of `calibrate`.
-    """
+    """Measure how well calibrated a component is; the arguments and errors are those of `calibrate`."""
     return Sample(nlp, name, examples).measure(_component(nlp, name).cfg["temperature"])
+
+
+def confidence_bins(confidences: ArrayLike, is_correct: ArrayLike, n_bins: int = 15) -> list[dict[str, Any]]:
+    """Put predictions into bins of equal width by their confidence, open below and closed above.
+
+    confidences: (n,), in [0, 1]. is_correct: (n,), whether each prediction is correct. n_bins: number of bins; 15 as in Guo
+        et al. (2017).
+
+    Returns the bins with predictions: `low`, `high`, `count`, mean `confidence`, and `accuracy`, the share of correct ones.
+    Raises ValueError if the lengths differ, a confidence is not in [0, 1], or there is no bin.
+    """
+    confidence, correct = np.asarray(confidences, dtype=np.float64), np.asarray(is_correct, dtype=bool)
+    if confidence.shape != correct.shape or confidence.ndim != 1:
+        raise ValueError(
+            f"confidences and is_correct: expected two shapes (n,), got {confidence.shape} and {correct.shape}"
+        )
+    if n_bins < 1:
+        raise ValueError(f"n_bins: {n_bins} is not 1 or more")
+    if not ((confidence >= 0) & (confidence <= 1)).all():
+        raise ValueError("confidences: not all are in [0, 1]")
+    bins = np.maximum(np.ceil(confidence * n_bins).astype(int) - 1, 0)
+    counts, sums, n_correct = (
+        np.bincount(bins, weights, n_bins).tolist() for weights in (None, confidence, correct.astype(float))
+    )
+    return [
+        {
+            "low": i / n_bins,
+            "high": (i + 1) / n_bins,
+            "count": count,
+            "confidence": sums[i] / count,
+            "accuracy": n_correct[i] / count,
+        }
+        for i, count in enumerate(counts)
+        if count
+    ]
 
 
 def expected_calibration_error(confidences: ArrayLike, is_correct: ArrayLike, n_bins: int = 15) -> float:
     """Compute the expected calibration error (Naeini et al. 2015; Guo et al. 2017, equation 3).
 
-    The predictions are put into bins of equal width by their confidence, open below and closed above; a bin's error is the
-    distance between the share of its predictions that are correct and their mean confidence.
+    The error of a bin is the distance between the accuracy and the mean confidence of its predictions. The arguments and
+    errors are those of `confidence_bins`.
 
-    confidences: (n,), in [0, 1]. is_correct: (n,), whether each prediction is. n_bins: number of bins; 15 as Guo et al.
-    Returns the bins' errors, averaged over the predictions, in [0, 1]; NaN where there are no predictions.
-    Raises ValueError where the two differ in length, a confidence is not in [0, 1], or there is no bin.
+    Returns the mean error of the bins, weighted by their size, in [0, 1]; NaN where there are no predictions.
     """
-    confidence, correct = np.asarray(confidences, dtype=np.float64), np.asarray(is_correct, dtype=bool)
-    if confidence.shape != correct.shape or confidence.ndim != 1:
-        raise ValueError(
-            f"confidences and is_correct: the shapes {confidence.shape} and {correct.shape}, not (n,) twice"
-        )
-    if n_bins < 1:
-        raise ValueError(f"n_bins: {n_bins} is not a number of bins, 1 or more")
-    if not ((confidence >= 0) & (confidence <= 1)).all():
-        raise ValueError("confidences: not all are in [0, 1]")
-    if not len(confidence):
-        return float("nan")
-    bins = np.maximum(np.ceil(confidence * n_bins).astype(int) - 1, 0)
-    gaps = np.bincount(bins, weights=correct - confidence, minlength=n_bins)  # sums, so weighted by the bins' sizes
-    return float(np.abs(gaps).sum() / len(confidence))
+    bins = confidence_bins(confidences, is_correct, n_bins)
+    if not bins:
+        return math.nan
+    return sum(b["count"] * abs(b["accuracy"] - b["confidence"]) for b in bins) / sum(b["count"] for b in bins)
 
 
 def calibrate_pipeline(nlp: Language, data: Path, test: Path | None = None) -> Iterator[str]:
-    """Calibrate every `bert_ner` of a pipeline.
+    """Calibrate every `bert_ner` component of a pipeline.
 
-    data: a .spacy file to fit the temperatures on. test: another one, to measure before and after.
-    Yields lines that say what has changed. Raises ValueError as `calibrate` does, and where there is no such component.
+    nlp: the pipeline. data: a .spacy file to fit the temperatures on. test: another one, to measure before and after.
+
+    Yields lines that describe the changes. Raises ValueError as `calibrate` does, and if there is no such component.
     """
     names = [name for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory == "bert_ner"]
     if not names:
-        raise ValueError(f"the pipeline has no bert_ner; its components are {', '.join(nlp.pipe_names) or 'none'}")
+        raise ValueError(
+            f"the pipeline has no bert_ner component; its components are {', '.join(nlp.pipe_names) or 'none'}"
+        )
     corpora = {path: list(Corpus(path)(nlp)) for path in (data, test) if path is not None}
     for name in names:
-        other = None if test is None else measure(nlp, name, corpora[test])
+        test_before = None if test is None else measure(nlp, name, corpora[test])
         before, after = calibrate(nlp, name, corpora[data])
         yield f"{name}: temperature {before.temperature:.3f} -> {after.temperature:.3f}"
-        yield _change(data, before, after)
-        if test is not None and other is not None:
-            yield _change(test, other, measure(nlp, name, corpora[test]))
+        yield _describe_change(data, before, after)
+        if test is not None and test_before is not None:
+            yield _describe_change(test, test_before, measure(nlp, name, corpora[test]))
 
 
-def _change(path: Path, before: Calibration, after: Calibration) -> str:
+def _describe_change(path: Path, before: Calibration, after: Calibration) -> str:
     return (
         f"  {path}: negative log-likelihood of a document {before.loss:.3f} -> {after.loss:.3f}; expected calibration "
         f"error of {after.n_entities} entities {before.error:.4f} -> {after.error:.4f}"
@@ -124,9 +148,9 @@ def _change(path: Path, before: Calibration, after: Calibration) -> str:
 
 
 class Sample:
-    """What a component finds in annotated documents, as far as it does not depend on the temperature.
+    """Tag scores and entities of a component on annotated documents, none of which depend on the temperature.
 
-    The arguments are those of `calibrate`.
+    The arguments and errors are those of `calibrate`.
     """
 
     def __init__(self, nlp: Language, name: str, examples: Iterable[Example]) -> None:
@@ -157,20 +181,20 @@ class Sample:
             scores.append(rows.scores)
             is_first.append(rows.is_first)
             truth.append(np.concatenate(gold)[rows.tokens])
-            judges = [_judge(eg) for eg in pairs]
+            gold_entities = [GoldEntities(eg) for eg in pairs]
             for first, last, label in best_spans(self.tag_set, rows, self.transitions):
                 (i, start), (_, end) = rows.place(first), rows.place(last - 1)
-                is_correct = judges[i](start, end + 1, label)
+                is_correct = gold_entities[i].contain(start, end + 1, label)
                 if is_correct is not None:
                     self.spans.append((n_rows + first, n_rows + last, label))
                     self.is_correct.append(is_correct)
             n_rows += len(rows.scores)
         if not any((part != MISSING).any() for part in truth):
-            raise ValueError(f"{name}: the documents have no annotation of entities to calibrate by")
+            raise ValueError(f"{name}: the documents have no annotated entities to calibrate on")
         self.scores: Floats2d = np.concatenate(scores)
         self.is_first: Bools1d = np.concatenate(is_first)
         known = np.flatnonzero((tags := np.concatenate(truth)) != MISSING)
-        # The scores of the paths that agree with the annotation
+        # Only paths that agree with the annotation have finite scores
         self.gold_scores = self.scores.copy()
         self.gold_scores[known] = -np.inf
         self.gold_scores[known, tags[known]] = self.scores[known, tags[known]]
@@ -178,7 +202,7 @@ class Sample:
     def loss(self, temperature: float) -> float:
         """Return the mean negative log-likelihood of a document's annotation."""
         total, gold = self._sums(self.scores, temperature), self._sums(self.gold_scores, temperature)
-        # Annotation around tokens that get no tag may go with no legal sequence
+        # Where tokens get no tag, no legal sequence may agree with the annotation
         return float(np.nansum(total - gold) / self.n_docs)
 
     def measure(self, temperature: float) -> Calibration:
@@ -190,7 +214,7 @@ class Sample:
         return Calibration(temperature, self.loss(temperature), error, len(self.spans))
 
     def _sums(self, scores: Floats2d, temperature: float) -> Floats64:
-        """Return the logarithms of the sums over the legal tag sequences, one a segment."""
+        """Return the logarithm of the sum over all legal tag sequences, for each segment."""
         transitions = None if self.transitions is None else self.transitions / temperature
         lattice = Lattice.of(self.tag_set, transitions)
         return expectations(lattice, scores / np.float32(temperature), *segment_bounds(self.is_first))[0]
@@ -198,32 +222,31 @@ class Sample:
 
 def _component(nlp: Language, name: str) -> "BertNER":
     if name not in nlp.pipe_names or nlp.get_pipe_meta(name).factory != "bert_ner":
-        raise ValueError(f"{name!r} is no bert_ner component of the pipeline, which has {', '.join(nlp.pipe_names)}")
+        raise ValueError(f"{name!r} is not a bert_ner component of the pipeline, which has {', '.join(nlp.pipe_names)}")
     return cast("BertNER", nlp.get_pipe(name))
 
 
-def _judge(example: Example) -> Callable[[int, int, str], bool | None]:
-    """Return the function that tells of an entity (first token, last token + 1, label) whether it is in the annotation.
+class GoldEntities:
+    """The annotated entities of an example, in tokens of the reference."""
 
-    None where that cannot be known, as spaCy's scorer for entities has it.
-    """
-    gold = {(ent.start, ent.end, ent.label_) for ent in example.reference.ents}
-    x2y = example.alignment.x2y
-    is_missing = example.reference.to_array(ENT_IOB) == 0
+    def __init__(self, example: Example) -> None:
+        self.entities = {(ent.start, ent.end, ent.label_) for ent in example.reference.ents}
+        self.x2y = example.alignment.x2y
+        self.is_missing = example.reference.to_array(ENT_IOB) == 0
 
-    def judge(start: int, end: int, label: str) -> bool | None:
-        places = x2y[start:end]
-        if not len(places) or is_missing[places[0] : places[-1] + 1].any():
+    def contain(self, start: int, end: int, label: str) -> bool | None:
+        """Return whether an entity, in tokens of the prediction, is annotated; None if unknown, as in spaCy's scorer."""
+        tokens = self.x2y[start:end]
+        if not len(tokens) or self.is_missing[tokens[0] : tokens[-1] + 1].any():
             return None
-        return (int(places[0]), int(places[-1]) + 1, label) in gold
-
-    return judge
+        return (int(tokens[0]), int(tokens[-1]) + 1, label) in self.entities
 
 
 def _minimize(loss: Callable[[float], float]) -> float:
-    """Find the temperature with the least loss, by golden-section search (Kiefer 1953) over its logarithm.
+    """Return the temperature with the least loss, by golden-section search (Kiefer 1953) over its logarithm.
 
-    The loss has one minimum: it is convex in the inverse of the temperature.
+    The loss has one minimum: it is convex in the inverse of the temperature. (SciPy, which has such a search, is not among
+    the dependencies of this package, of spaCy or of transformers.)
     """
     low, high = math.log(LOWEST), math.log(HIGHEST)
     ratio = (math.sqrt(5) - 1) / 2

@@ -12,8 +12,8 @@ from thinc.api import Adam
 
 from spacy_bertner.training.calibration import calibrate, expected_calibration_error
 
-from .conftest import make_examples, scores_of
-from .test_decoding import paths_of, score_of
+from ..conftest import make_examples, scores_of
+from ..test_decoding import paths_of, score_of
 
 
 def test_error_worked_out_by_hand():
@@ -48,7 +48,7 @@ def test_sure_and_right_or_wrong():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([0.5], [True, False]), r"the shapes \(1,\) and \(2,\)"),
+        (([0.5], [True, False]), r"got \(1,\) and \(2,\)"),
         (([1.5], [True]), r"confidences: not all are in \[0, 1\]"),
         (([float("nan")], [True]), "confidences: not all"),
         (([0.5], [True], 0), "n_bins: 0 is not"),

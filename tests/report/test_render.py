@@ -1,5 +1,6 @@
-"""`report.html` in a real browser: it opens, loads nothing, runs no text of the data, and its filters work."""
+"""`report.html` in a real browser: it opens, loads nothing, runs no text of the data, its filters work; `report.md`."""
 
+import json
 import re
 
 import pytest
@@ -7,10 +8,9 @@ import spacy
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
-from spacy_bertner.report import build_report, write_report
+from spacy_bertner.report import Settings, build_report, write_report
 
-from . import browser as browsers
-from .test_report import docs_of, ruler
+from .conftest import docs_of, ruler, save
 
 SCRIPT = "<script>window.hacked = 1</script>"
 HOSTILE = [
@@ -27,6 +27,9 @@ HOSTILE = [
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
+    pytest.importorskip("selenium")
+    from . import browser as browsers
+
     if browsers.find() is None:
         pytest.skip("needs Chromium or Chrome and its ChromeDriver (Debian: apt-get install chromium chromium-driver)")
     with browsers.start(tmp_path_factory.mktemp("browser")) as window:
@@ -138,8 +141,8 @@ def test_tables_and_fields_are_labelled(browser, page):
     open_page(browser, page)
     assert browser.run("return [...document.querySelectorAll('tbody tr')].every(tr => tr.querySelector('th, td'))")
     missing = browser.run(
-        "return [...document.querySelectorAll('select, input, svg[role=img]')]"
-        ".filter(e => !(e.labels?.length || e.getAttribute('aria-label'))).length"
+        "return [...document.querySelectorAll('select, input, img')]"
+        ".filter(e => !(e.labels?.length || e.getAttribute('aria-label') || e.alt)).length"
     )
     assert missing == 0
     assert browser.run("return [...document.querySelectorAll('th')].every(th => th.scope)")
@@ -184,3 +187,56 @@ def test_without_script_all_is_there(page):
     assert '<form id="filters" hidden' in text and "<li data-kind" in text
     for forbidden in ("http://", "https://", "//cdn", "@import", "url("):
         assert forbidden not in text
+
+
+def test_markdown_holds_any_text(tmp_path):
+    nlp = ruler({"Oslo": "LOC"})
+    words = ["a|b", "<b>*x*", "`$1_[y](z)\n#"]
+    doc = Doc(nlp.vocab, words=[*words, "Oslo"], ents=["B-LOC", "B-LOC", "B-LOC", "B-LOC"])
+    path = write_report(build_report(nlp, save(tmp_path / "data.spacy", [doc])), tmp_path / "out")[2]
+    text = path.read_text(encoding="utf8")
+    (listed,) = re.findall(r"^- 1 x missed: \*\*LOC\*\* (a.*) → nothing$", text, re.MULTILINE)
+    assert listed == r"a\|b"
+    assert r"\<b\>\*x\*" in text and r"\`$1\_\[y\]\(z\) \#" in text
+    tables = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+def test_errors_that_are_not_listed_are_counted(data, tmp_path):
+    report = build_report(ruler(), data, settings=Settings(max_errors=3))
+    files = write_report(report, tmp_path / "out")
+    page = files[0].read_text(encoding="utf8")
+    assert page.count("<li data-kind") == 3
+    assert f"{len(report['errors']['groups']) - 3} different errors" in page
+    assert len(json.loads(files[1].read_text(encoding="utf8"))["errors"]["groups"]) > 3
+
+
+def test_text_is_shown_in_its_own_direction(browser, tmp_path, nlp):
+    """Arabic and Hebrew sentences from right to left, English ones and the label before them from left to right."""
+    sentences = [["ولد", "أحمد", "في", "القاهرة"], ["דוד", "גר", "בחיפה"], ["Kolb", "left", "Oslo"]]
+    docs = [Doc(nlp.vocab, words=words, ents=["O"] * (len(words) - 1) + ["B-LOC"]) for words in sentences]
+    open_page(browser, page_of(tmp_path, spacy.blank("xx"), docs))
+    directions = browser.run(
+        "return [...document.querySelectorAll('#error-list blockquote')].map(e => getComputedStyle(e).direction)"
+    )
+    assert directions == ["rtl", "rtl", "ltr"]
+    # The label is on the left of the entity, whatever its script
+    assert browser.run(
+        "const left = e => e.getBoundingClientRect().left;"
+        "return [...document.querySelectorAll('#error-list .label')].every(e => left(e) < left(e.nextElementSibling))"
+    )
+
+
+@pytest.mark.parametrize("width", [400, 900, 1300])
+def test_bars_have_room(width, browser, tmp_path):
+    data = docs_of(Vocab())
+    page = page_of(tmp_path, ruler(), data, train=save(tmp_path / "train.spacy", data))
+    open_page(browser, page)
+    browser.resize(width, 900)
+    visible = browser.run(
+        "return [...document.querySelectorAll('.meter span')].map(e => Math.min(e.getBoundingClientRect().right, "
+        "e.closest('.scroll').getBoundingClientRect().right) - e.getBoundingClientRect().left)"
+    )
+    assert len(visible) > 10
+    assert set(visible) == {0} if width == 400 else min(visible) >= 80  # phones have no room for them
