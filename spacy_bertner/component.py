@@ -43,7 +43,18 @@ from .processes import Process
 from .rehearsal import Rehearsal, check_can_rehearse, distil
 from .serialization import follow_current_ops
 from .span_groups import annotated_entities, validate_spans_key, with_group_as_entities, write_group
-from .tags import MISSING, OUTSIDE, Bools1d, Ints1d, TagSet, make_tags, read_tags, validate_label, validate_scheme
+from .tags import (
+    MISSING,
+    OUTSIDE,
+    Bools1d,
+    Ints1d,
+    TagSet,
+    make_tags,
+    read_tags,
+    validate_label,
+    validate_scheme,
+    written_prefixes,
+)
 
 DEFAULT_CONFIG = """
 [model]
@@ -121,8 +132,8 @@ class BertNER(TrainablePipe):
     vocab: the shared vocabulary.
     model: a Thinc model from Docs to rows of tag scores, (n_tokens, n_tags) per Doc.
     name: name of the component in the pipeline.
-    scheme: how entities are written as tags: "BIO", "BILUO", "IOB1" or "IO"; None for that of the checkpoint's head, or BIO
-        without a head.
+    scheme: how entities are written as tags: "BIO", "BILUO", "IOB1" or "IO", or another name of one (see `tags.SCHEMES`), by
+        which an exported head is then named; None for that of the checkpoint's head, or BIO without a head.
     overwrite: whether to replace entities that are already on a Doc, rather than keep them.
     spans_key: the group of `doc.spans` that entities are learned from and written to; None for `doc.ents`.
     threshold: entities with a lower score are dropped; one number, or one for each label; None for no threshold.
@@ -156,8 +167,9 @@ class BertNER(TrainablePipe):
         self.scorer = spancat_score if is_for_ents and spans_key is not None else scorer
         # The setting; `cfg` has the scheme that the tags follow
         self._scheme = None if scheme is None else validate_scheme(scheme)
+        self._written = {} if scheme is None else written_prefixes(scheme)
         self.cfg: dict[str, Any] = {
-            "scheme": scheme or "BIO",
+            "scheme": self._scheme or "BIO",
             "overwrite": overwrite,
             "spans_key": validate_spans_key(spans_key),
             "threshold": validate_threshold(threshold),
@@ -555,7 +567,7 @@ class BertNER(TrainablePipe):
         """Start from the tags that the rows of the checkpoint's head are named after, or from `O` alone."""
         if not names:
             self.cfg["scheme"] = self._scheme or "BIO"
-            self._set_tags([OUTSIDE], {})
+            self._set_tags([OUTSIDE], self._written)
             return
         try:
             read = read_tags(names, self._scheme)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from spacy.attrs import ENT_IOB
+from spacy.attrs import ENT_ID, ENT_IOB, ENT_KB_ID
 from spacy.tokens import Doc, Span
 
 from .confidence import set_scores
@@ -72,13 +72,25 @@ def write_ents(doc: Doc, scores: Mapping[tuple[int, int, str], float], overwrite
     """
     entities = [Span(doc, start, end, label=label) for start, end, label in scores]
     iob = doc.to_array(ENT_IOB)
-    if overwrite or _is_free(iob).all():
+    is_free = _is_free(iob) | overwrite
+    clear_ids(doc, is_free)
+    if is_free.all():
         doc.set_ents(entities)
     else:
         inside = {i for ent in entities for i in range(ent.start, ent.end)}
         missing = [Span(doc, i, i + 1) for i in np.flatnonzero(iob == 0).tolist() if i not in inside]
         doc.set_ents(entities, outside=missing, default="unmodified")
     set_scores(doc, scores)
+
+
+def clear_ids(doc: Doc, is_cleared: Bools1d) -> None:
+    """Remove the `ent_id` and `ent_kb_id` of tokens, which `Doc.set_ents` leaves from an earlier entity.
+
+    is_cleared: (n_tokens,), for which tokens.
+    """
+    has_id = doc.to_array([ENT_ID, ENT_KB_ID]).any(axis=1)
+    for i in np.flatnonzero(has_id & is_cleared).tolist():
+        doc[i].ent_id = doc[i].ent_kb_id = 0
 
 
 def _is_free(iob: NDArray) -> Bools1d:

@@ -55,11 +55,23 @@ OUTSIDE = "O"
 MISSING = -1
 
 
+def find_scheme(name: str) -> Scheme:
+    """Return the scheme of a name in `SCHEMES` or one of its aliases, in any case; raise ValueError if there is none."""
+    for own_name, scheme in SCHEMES.items():
+        if str(name).upper() in (own_name, *scheme.aliases):
+            return scheme
+    names = ", ".join(dict.fromkeys(n for own, scheme in SCHEMES.items() for n in (own, *scheme.aliases)))
+    raise ValueError(f"scheme: {name!r} is unknown; allowed are {names}")
+
+
 def validate_scheme(scheme: str) -> str:
-    """Return `scheme`; raise ValueError where it is not one of `PREFIXES`."""
-    if scheme not in PREFIXES:
-        raise ValueError(f"scheme: {scheme!r} is unknown; allowed are {', '.join(PREFIXES)}")
-    return scheme
+    """Return the key of `PREFIXES` that a scheme (see `find_scheme`) has the tags of; raise ValueError if it is unknown."""
+    return find_scheme(scheme).like
+
+
+def written_prefixes(scheme: str) -> dict[str, str]:
+    """Return how a scheme writes the prefixes of the component's tags if it has other letters (see `ReadTags.written`)."""
+    return {ROLES[letter]: f"{letter}-" for letter in find_scheme(scheme).prefixes if ROLES[letter] != letter}
 
 
 def validate_label(label: str) -> str:
@@ -111,7 +123,7 @@ def read_tags(names: Sequence[str], scheme: str | None = None) -> ReadTags:
 
     names: the names, in order: `O` and tags of one of `SCHEMES`, or bare labels, which are tags of IO. `B-` and `I-` are
         both in BIO and in IOB1: taken for BIO, unless a label lacks its `B-`.
-    scheme: a key of `PREFIXES` that they must be of; None to detect it.
+    scheme: the scheme that they must be of; None to detect it.
     Raises ValueError for names of no scheme, or not of the one given.
     """
     placeholders = [name for name in names if re.fullmatch(r"LABEL_\d+", name)]
@@ -126,6 +138,12 @@ def read_tags(names: Sequence[str], scheme: str | None = None) -> ReadTags:
     inside = [name for name in names if name != OUTSIDE]
     tags = list(names)
     written: dict[str, str] = {}
+    if inside and all(name in ROLES for name in inside):
+        example = ", ".join(f'"{i}": "{name if name == OUTSIDE else name + "-NAME"}"' for i, name in enumerate(names))
+        raise ValueError(
+            f"their prefixes ({', '.join(inside)}) have no label: name it in transformer_config = "
+            f'{{"id2label": {{{example}}}}}'
+        )
     if any(prefix in ROLES and label for prefix, label in pairs):
         for i, (prefix, label) in enumerate(pairs):
             role = ROLES.get(prefix, prefix)
@@ -144,12 +162,15 @@ def read_tags(names: Sequence[str], scheme: str | None = None) -> ReadTags:
             return ReadTags(tags, candidate, written)
     if scheme is None:
         raise ValueError(f"they follow none of the schemes {', '.join(PREFIXES)}: {_fault(tags, 'BIO')}. {_RENAME}")
-    raise ValueError(f"they do not go with scheme = {scheme!r}: {fault}; set scheme to what they follow, or to null")
+    raise ValueError(f"they do not fit scheme = {scheme!r}: {fault}; set scheme to what they follow, or to null")
 
 
 # Prefixes at the end, or before something else than a hyphen
 _OTHER_SPELLINGS = (r"[\W_][BILUESM]$", r"^[BILUESM][\W_]")
-_RENAME = 'Rename them in transformer_config = {"id2label": {"0": "O", "1": "B-PER", …}}'
+_RENAME = (
+    'Rename them in transformer_config = {"id2label": {"0": "O", "1": "B-PER", …}}; a column that stands for no tag is null '
+    "there, and never predicted"
+)
 
 
 def write_tags(tags: Sequence[str], written: dict[str, str]) -> list[str]:

@@ -19,6 +19,7 @@ from spacy.training import Example
 from thinc.api import Adam, Optimizer, fix_random_seed, warmup_linear
 
 from spacy_bertner.component import BertNER
+from spacy_bertner.export.huggingface import export
 from spacy_bertner.loss import Gradient
 from spacy_bertner.model.encoding import PieceEncoder
 from spacy_bertner.model.interface import NAME, interface_of
@@ -311,6 +312,25 @@ def test_overwrite(tagger, nlp, monkeypatch):
     assert entities(doc) == [(0, 2, "LOC")]
 
 
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_ids_of_replaced_entities_do_not_stay(overwrite, tagger, nlp, monkeypatch):
+    oracle = Oracle(tagger("bert", config={"overwrite": overwrite}), monkeypatch)
+    oracle.favour(["B-LOC", "I-LOC", "O", "O", "O"])
+    doc = Doc(nlp.vocab, words=["New", "York", "fell", "to", "Rome"])
+    old = [
+        Span(doc, 1, 3, label="GPE", kb_id="Q60", span_id="a"),
+        Span(doc, 4, 5, label="GPE", kb_id="Q220", span_id="b"),
+    ]
+    doc.set_ents(old)
+    if not overwrite:  # an entity that is removed leaves its ids too
+        doc.set_ents(old[1:])
+    oracle.ner.set_annotations([doc], oracle.ner.predict([doc]))
+    kept = ["Q220"] if not overwrite else [""]
+    assert entities(doc)[0] == (0, 2, "LOC")
+    assert [token.ent_kb_id_ for token in doc] == ["", "", "", "", *kept]
+    assert [token.ent_id_ for token in doc] == ["", "", "", "", "b" if kept[0] else ""]
+
+
 def test_an_entity_ruler_before_it_wins(tagger, nlp):
     tagger("bert")
     ruler = nlp.add_pipe("entity_ruler", before="bert_ner")
@@ -421,6 +441,21 @@ def test_labels_of_another_shape(labels, checkpoint, nlp):
         ner.initialize(lambda: make_examples(nlp), labels=labels)
 
 
+@pytest.mark.parametrize(
+    ("name", "scheme", "tags"),
+    [("IOB2", "BIO", "B- I-"), ("bioes", "BILUO", "B- I- E- S-"), ("BILOU", "BILUO", "B- I- L- U-")],
+)
+def test_usual_names_of_schemes(name, scheme, tags, tagger, nlp, tmp_path):
+    """They are those of `convert --scheme`; an exported head has the letters of the name."""
+    ner = tagger("bert", config={"scheme": name})
+    assert ner.cfg["scheme"] == scheme
+    nlp.to_disk(tmp_path / "pipeline")
+    assert spacy.load(tmp_path / "pipeline").get_pipe("bert_ner").tag_set.tags == ner.tag_set.tags
+    export(nlp, tmp_path / "head")
+    names = json.loads((tmp_path / "head" / "config.json").read_text())["id2label"].values()
+    assert {f"{prefix}PER" for prefix in tags.split()} == {tag for tag in names if tag.endswith("-PER")}
+
+
 @pytest.mark.parametrize(("kind", "scheme"), [("bert", "BILUO"), ("roberta", "IOB1"), ("roberta", "BIO")])
 def test_entities_around_invisible_tokens_are_learnt(kind, scheme, tagger, nlp):
     tagger(kind, config={"scheme": scheme})
@@ -461,7 +496,7 @@ def test_is_a_trainable_pipe(tagger, nlp):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"scheme": "BIOX"}, "scheme: 'BIOX' is unknown; allowed are BIO, BILUO, IOB1, IO"),
+        ({"scheme": "BIOX"}, "scheme: 'BIOX' is unknown; allowed are IOB2, BIO, BIO2, BIOES, .*IO$"),
         ({"model": {"stride": 256}}, "stride: 256 is not between 1 and window - 1"),
         ({"model": {"max_batch_pieces": 8}}, "max_batch_pieces: 8 is less than one window"),
     ],

@@ -79,7 +79,7 @@ def find_inputs(
             faults.add(
                 Fault(item.name, None, f"unknown ending {path.suffix!r}; known are {known}. Or set --input-format")
             )
-        elif item.is_file and item.size == 0:
+        elif item.is_file and item.size == 0 and item.format != "text":  # an empty text is a record without entities
             faults.add(Fault(item.name, None, "the file is empty"))
         inputs.append(item)
     if not inputs and not faults.total:

@@ -8,15 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import spacy
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.util import raise_error
 
+from ..entities import clear_ids
 from ..files import checksums
 from ..processes import require_gpu
 from .records import Chunk, Record
-from .writers import Writer
+from .writers import Writer, find_entities
+
+# Those of components that write entities to `doc.spans`
+SPAN_FACTORIES = ("bert_ner", "spancat", "spancat_singlelabel")
 
 
 @dataclass(frozen=True)
@@ -111,17 +116,25 @@ def annotate_chunk(nlp: Language, chunk: Chunk, writer: Writer) -> list[Rendered
 
 def _rendered(nlp: Language, chunk: Chunk, writer: Writer) -> list[Rendered]:
     docs = _docs(nlp, [record for record in chunk.records if record.error is None])
+    keys = written_groups(nlp)
     return [
-        _render(writer, record, number, record.error or next(docs))
+        _render(writer, record, number, record.error or next(docs), keys)
         for number, record in enumerate(chunk.records, chunk.first)
     ]
 
 
-def _render(writer: Writer, record: Record, number: int, doc: Doc | str) -> Rendered:
+def written_groups(nlp: Language) -> list[str]:
+    """Return the keys of the groups of `doc.spans` that components of a pipeline write entities to."""
+    names = [name for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory in SPAN_FACTORIES]
+    keys = [getattr(nlp.get_pipe(name), "cfg", {}).get("spans_key") for name in names]
+    return list(dict.fromkeys(key for key in keys if key is not None))
+
+
+def _render(writer: Writer, record: Record, number: int, doc: Doc | str, spans_keys: Sequence[str]) -> Rendered:
     """Render a record with its Doc, or the reason why there is none."""
     if isinstance(doc, Doc):
         try:
-            return Rendered(writer.render(record, number, doc), n_words=len(doc))
+            return Rendered(writer.render(record, number, doc, find_entities(doc, spans_keys)), n_words=len(doc))
         except Exception as err:  # depends on what components left on the Doc
             doc = _reason(err)
     return Rendered(writer.render_error(record, number, doc), error=doc)
@@ -154,7 +167,9 @@ def _input(nlp: Language, record: Record) -> str | Doc:
         return record.content
     assert record.content is not None
     doc = Doc(nlp.vocab).from_bytes(record.content)
-    doc.set_ents([], default="missing")  # the entities are to be the pipeline's
+    # The entities are to be the pipeline's
+    doc.set_ents([], default="missing")
+    clear_ids(doc, np.ones(len(doc), dtype=bool))
     return doc
 
 

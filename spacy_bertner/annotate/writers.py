@@ -6,10 +6,11 @@ import html
 import io
 import json
 import math
+import numbers
 import re
 import sys
-from collections.abc import Iterable
-from itertools import zip_longest
+from collections.abc import Iterable, Sequence
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,23 +30,45 @@ SCORE_DIGITS = 4
 RESERVED = ("text", "entities", "error", "at")
 
 
-def entities(doc: Doc) -> list[dict[str, Any]]:
-    """Return the entities of a Doc: start and end in characters, label, text, and score (None if there is none)."""
-    has_score = Span.has_extension("score")
-    return [
-        {
-            "start": ent.start_char,
-            "end": ent.end_char,
-            "label": ent.label_,
-            "text": ent.text,
-            "score": _rounded(ent._.score) if has_score else None,
-        }
-        for ent in doc.ents
-    ]
+# A span, and its score if it has one
+Entity = tuple[Span, float | None]
 
 
-def _rounded(score: Any) -> float | None:
-    return None if score is None else round(float(score), SCORE_DIGITS)
+def find_entities(doc: Doc, spans_keys: Sequence[str] = ()) -> list[Entity]:
+    """Return the entities of a Doc, those of `doc.ents` and of groups of `doc.spans`, in order, each once.
+
+    spans_keys: the keys of the groups. Their scores are those in `attrs["scores"]`, as spaCy's spancat writes them.
+    """
+    found = {(ent.start, ent.end, ent.label): (ent, _score(ent)) for ent in doc.ents}
+    for key in spans_keys:
+        group = doc.spans.get(key, ())
+        scores = group.attrs.get("scores", ()) if group else ()
+        for span, score in zip_longest(group, scores if len(scores) == len(group) else ()):
+            known = None if score is None or not math.isfinite(score) else round(float(score), SCORE_DIGITS)
+            found.setdefault((span.start, span.end, span.label), (span, known))
+    return [found[key] for key in sorted(found)]
+
+
+def _score(ent: Span) -> float | None:
+    """Return `ent._.score`; None if there is none, or if it is not a number, as with an extension of other code."""
+    score = ent._.score if Span.has_extension("score") else None
+    return round(float(score), SCORE_DIGITS) if isinstance(score, numbers.Real) else None
+
+
+def _check_flat(entities: Sequence[Entity], name: str) -> None:
+    """Raise ValueError if entities overlap, for a format that cannot hold them."""
+    for (span, _), (other, _) in pairwise(entities):
+        if other.start < span.end:
+            raise ValueError(
+                f"{span.label_} {span.text!r} and {other.label_} {other.text!r} overlap, which the format {name} cannot "
+                "hold; use --format jsonl, csv or spacy"
+            )
+
+
+def _as_dict(span: Span, score: float | None) -> dict[str, Any]:
+    """Return an entity as it is written: start and end in characters, label, text and score."""
+    offsets = {"start": span.start_char, "end": span.end_char}
+    return {**offsets, "label": span.label_, "text": span.text, "score": score}
 
 
 class Writer:
@@ -62,8 +85,12 @@ class Writer:
     header = b""
     footer = b""
 
-    def render(self, record: Record, number: int, doc: Doc) -> bytes:
-        """Return the bytes of an annotated record. number: that of the record in the whole input, from 0."""
+    def render(self, record: Record, number: int, doc: Doc, entities: Sequence[Entity]) -> bytes:
+        """Return the bytes of an annotated record.
+
+        number: that of the record in the whole input, from 0. entities: what `find_entities` returned for the Doc.
+        Raises ValueError if the format cannot hold them.
+        """
         raise NotImplementedError
 
     def render_error(self, record: Record, number: int, reason: str) -> bytes:
@@ -86,8 +113,8 @@ class Jsonl(Writer):
 
     name, suffixes, grows = "jsonl", (".jsonl", ".ndjson"), True
 
-    def render(self, record: Record, number: int, doc: Doc) -> bytes:  # noqa: D102
-        return _json_line({"text": doc.text, "entities": entities(doc), **_carried_over(record)})
+    def render(self, record: Record, number: int, doc: Doc, entities: Sequence[Entity]) -> bytes:  # noqa: D102
+        return _json_line({"text": doc.text, "entities": [_as_dict(*ent) for ent in entities], **_carried_over(record)})
 
     def render_error(self, record: Record, number: int, reason: str) -> bytes:  # noqa: D102
         text = {"text": record.content} if isinstance(record.content, str) else {}
@@ -141,17 +168,20 @@ class Conll(Writer):
     name, suffixes = "conll", (".conll", ".iob2", ".bio")
     start = "-DOCSTART- -X- O O"  # the only form that spaCy's converter knows
 
-    def render(self, record: Record, number: int, doc: Doc) -> bytes:  # noqa: D102
+    def render(self, record: Record, number: int, doc: Doc, entities: Sequence[Entity]) -> bytes:  # noqa: D102
         lines: list[str] = []
-        begins = False  # the current entity has no word in the output yet
+        entity_of = {i: span for span, _ in entities for i in range(span.start, span.end)}
+        _check_flat(entities, self.name)
+        last = None  # the entity of the last word written
         for token in doc:
-            begins |= token.ent_iob_ == "B"
             if token.is_space or not token.text:
                 continue
-            if token.is_sent_start and token.i and lines:
+            entity = entity_of.get(token.i)
+            is_inside = entity is not None and entity is last
+            if token.is_sent_start and lines and not is_inside:  # an entity would be two in two sentences
                 lines.append("")
-            tag = f"{'B' if begins else 'I'}-{token.ent_type_}" if token.ent_type_ else "O"
-            begins = False
+            tag = "O" if entity is None else f"{'I' if is_inside else 'B'}-{entity.label_}"
+            last = entity
             # A word must not look like the start of a record
             word = token.text.lstrip("-") if starts_mark(token.text) else token.text
             lines.append(f"{_one_cell(word)}\t{_one_cell(tag)}")
@@ -179,8 +209,8 @@ class Csv(Writer):
     columns = ("record", "at", "start", "end", "label", "text", "score", "error")
     header = ",".join(columns).encode() + b"\n"
 
-    def render(self, record: Record, number: int, doc: Doc) -> bytes:  # noqa: D102
-        return self._rows([{"record": number + 1, "at": record.place, **ent} for ent in entities(doc)])
+    def render(self, record: Record, number: int, doc: Doc, entities: Sequence[Entity]) -> bytes:  # noqa: D102
+        return self._rows([{"record": number + 1, "at": record.place, **_as_dict(*ent)} for ent in entities])
 
     def render_error(self, record: Record, number: int, reason: str) -> bytes:  # noqa: D102
         return self._rows([{"record": number + 1, "at": record.place, "error": reason}])
@@ -214,7 +244,7 @@ class Spacy(Writer):
 
     name, suffixes, streams = "spacy", (".spacy",), False
 
-    def render(self, record: Record, number: int, doc: Doc) -> bytes:  # noqa: D102
+    def render(self, record: Record, number: int, doc: Doc, entities: Sequence[Entity]) -> bytes:  # noqa: D102
         if record.fields:
             # As JSON: msgpack cannot hold all of them
             doc.user_data["fields"] = _json_text(record.fields)
@@ -251,8 +281,9 @@ class Html(Writer):
         page = page.replace("<head>", '<head>\n        <meta charset="utf-8">')
         self.header, self.footer = (part.encode() + b"\n" for part in page.split("\0"))
 
-    def render(self, record: Record, number: int, doc: Doc) -> bytes:  # noqa: D102
-        ents = [{"start": ent["start"], "end": ent["end"], "label": html.escape(ent["label"])} for ent in entities(doc)]
+    def render(self, record: Record, number: int, doc: Doc, entities: Sequence[Entity]) -> bytes:  # noqa: D102
+        ents = [{"start": e.start_char, "end": e.end_char, "label": html.escape(e.label_)} for e, _ in entities]
+        _check_flat(entities, self.name)
         title = html.escape(printable(record.place))
         figure = {"text": doc.text, "ents": ents, "title": title, "settings": displacy.get_doc_settings(doc)}
         drawn = displacy.render(figure, style="ent", manual=True, page=False, jupyter=False)

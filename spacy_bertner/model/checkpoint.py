@@ -34,14 +34,41 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+# Seconds to wait for an answer of the hub
+HUB_TIMEOUT = 10
 # Suffixes of model classes with a head for another task than predicting words
 OTHER_TASKS = ("ForSequenceClassification", "ForQuestionAnswering", "ForMultipleChoice", "ForNextSentencePrediction")
 
 
-def _arguments(is_saved: bool, revision: str | None = None) -> dict[str, Any]:
+def check_folder(name: str) -> None:
+    """Raise CheckpointError for a name that is meant to be a folder, where there is none: it is not looked up on the hub."""
+    path = Path(name)
+    is_path = name.startswith((".", "~")) or path.is_absolute() or "\\" in name or len(path.parts) > 2
+    if not path.exists() and (is_path or (len(path.parts) > 1 and Path(path.parts[0]).is_dir())):
+        raise CheckpointError(
+            f"name: there is no folder {name!r} in {Path.cwd()}. If a step of your project makes it, run that first "
+            "(python -m spacy project run encoder in the demo); else give the folder of a checkpoint, or its name on the hub"
+        )
+
+
+def _can_reach_hub(name: str, revision: str | None) -> bool:
+    """Return whether the hub answers at all; without this, transformers would retry for most of a minute."""
+    from huggingface_hub import model_info
+    from huggingface_hub.utils import HfHubHTTPError
+
+    try:
+        model_info(name, revision=revision, timeout=HUB_TIMEOUT)
+    except HfHubHTTPError:  # an answer, which transformers explains
+        return True
+    except Exception:  # that of the HTTP library in use
+        return False
+    return True
+
+
+def _arguments(name: str, is_saved: bool, revision: str | None = None) -> dict[str, Any]:
     """Return the arguments of every `from_pretrained`; a saved pipeline needs no hub."""
     arguments: dict[str, Any] = {"trust_remote_code": False}
-    if is_saved:
+    if is_saved or not (Path(name).exists() or _is_offline() or _can_reach_hub(name, revision)):
         arguments["local_files_only"] = True
     if revision is not None:
         arguments["revision"] = revision
@@ -56,7 +83,7 @@ def load_tokenizer(name: str, *, is_saved: bool = False, revision: str | None = 
     """
     from transformers import AutoTokenizer
 
-    arguments = _arguments(is_saved, revision)
+    arguments = _arguments(name, is_saved, revision)
     with quiet_transformers():
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, **arguments)
@@ -81,14 +108,15 @@ def load_encoder(
     """Load the encoder of a checkpoint and, if it has one, its token-classification head.
 
     is_saved: whether it is the model folder of a saved pipeline; then no head is looked for, and safetensors are required.
-    overrides: values to change in the checkpoint's configuration; `id2label` may be one, the names of the head's rows.
+    overrides: values to change in the checkpoint's configuration; `id2label` may be one, the names of the head's rows, None
+        for rows that stand for no tag.
     revision: branch, tag or commit of the hub; None for its main branch.
     Returns encoder, head and the names of the head's rows in order; the last two are None without a head.
     Raises CheckpointError, for a head of another task too.
     """
     from transformers import AutoConfig, AutoModelForTokenClassification
 
-    arguments = _arguments(is_saved, revision)
+    arguments = _arguments(name, is_saved, revision)
     overrides = dict(overrides or {})
     names = overrides.pop("id2label", None)
     with quiet_transformers():
@@ -108,8 +136,11 @@ def load_encoder(
                     "for token classification, or the encoder that it was made from. To start from its encoder anyway, "
                     "save that alone, with its tokenizer: transformers.AutoModel.from_pretrained(…).save_pretrained(…)"
                 )
+            unused: list[int] = []
             if has_head and names is not None:
-                config.id2label = _checked_names(names)
+                found = _checked_names(names)
+                unused = [i for i, tag in found.items() if tag is None]
+                config.id2label = {i: f"unused-{i}" if tag is None else tag for i, tag in found.items()}
                 config.label2id = {tag: i for i, tag in config.id2label.items()}
             arguments |= {"config": config, "output_loading_info": True} | (
                 {"use_safetensors": True} if is_saved else {}
@@ -152,19 +183,31 @@ def load_encoder(
             "save its encoder alone (model.base_model.save_pretrained) and start from that"
         )
     base.config.architectures = [type(base).__name__]
-    return base, head, [config.id2label[i] for i in range(head.out_features)]
+    used = [i for i in range(head.out_features) if i not in unused]
+    if unused:
+        head = _select_rows(head, used)
+    return base, head, [config.id2label[i] for i in used]
 
 
-def _checked_names(names: Any) -> dict[int, str]:
+def _select_rows(head: nn.Linear, rows: list[int]) -> nn.Linear:
+    selected = nn.Linear(head.in_features, len(rows))
+    selected.load_state_dict({name: value[rows] for name, value in head.state_dict().items()})
+    return selected
+
+
+def _checked_names(names: Any) -> dict[int, str | None]:
     """Return the names of a head's rows by index; raise CheckpointError if they are incomplete or not distinct.
 
-    names: a map from index to name, or names in order; the keys in a config file are strings.
+    names: a map from index to name, or names in order; the keys in a config file are strings. None for a row that stands for
+        no tag.
     """
     try:
-        found = {int(i): str(name) for i, name in (names.items() if isinstance(names, dict) else enumerate(names))}
+        pairs = names.items() if isinstance(names, dict) else enumerate(names)
+        found = {int(i): None if name is None else str(name) for i, name in pairs}
     except (TypeError, ValueError):
         found = {}
-    if not found or sorted(found) != list(range(len(found))) or len(set(found.values())) < len(found):
+    given = [name for name in found.values() if name is not None]
+    if not found or sorted(found) != list(range(len(found))) or len(set(given)) < len(given):
         raise CheckpointError(
             f"transformer_config: id2label: {names!r} does not give each row of the head, from 0 on, a name of its own"
         )
@@ -190,7 +233,10 @@ def missing_message(name: str, what: str, err: Exception, revision: str | None =
     place = "folder" if Path(name).exists() else "hub name or folder"
     if revision is not None and place != "folder":
         place = f"revision {revision!r} of the {place}"
-    offline = " (HF_HUB_OFFLINE is set: only folders and cached files are available)" if _is_offline() else ""
+    offline = "" if Path(name).exists() or not _is_offline() else " (HF_HUB_OFFLINE is set"
+    if not offline and not Path(name).exists() and not _can_reach_hub(name, revision):
+        offline = " (the hub cannot be reached"
+    offline += offline and ": only folders and cached files are available)"
     first_line = (str(err).strip().splitlines() or [type(err).__name__])[0][:300]
     return f"name: no usable {what} at the {place} {name!r}{offline}: {first_line}"
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..files import CheckpointError, pack_files, unpacked_files
 from .checkpoint import (
+    check_folder,
     check_vocabulary,
     is_lower_casing,
     load_encoder,
@@ -232,6 +233,7 @@ class EncoderShim(Shim):
         orthography: None for yes if the tokenizer lower-cases.
         Raises CheckpointError, which names the setting `name`.
         """
+        check_folder(name)
         tokenizer = load_tokenizer(name, revision=revision)
         encoder, head, tags = load_encoder(name, overrides=self.transformer_config, revision=revision)
         if orthography is None:

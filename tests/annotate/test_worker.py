@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import spacy
-from spacy.tokens import DocBin
+from spacy.tokens import DocBin, Span
 
 from spacy_bertner import files
 from spacy_bertner.annotate.run import annotate
@@ -43,6 +43,61 @@ def test_nothing_is_lost(kind, form, tmp_path, ner, texts_file):
         assert docs[bad[0]].user_data["text"] == TEXTS[bad[0]]
     else:
         assert output.read_text(encoding="utf8").count(reason) == 2
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "conll", "html", "spacy"])
+def test_entities_in_a_group_of_spans(form, tmp_path, ner, texts_file):
+    ner.get_pipe("bert_ner").cfg["spans_key"] = "found"
+    docs = list(ner.pipe(TEXTS))
+    groups = [doc.spans["found"] for doc in docs]
+    expected = [[(span.start_char, span.end_char, span.label_) for span in group] for group in groups]
+    scores = [round(float(score), 4) for group in groups for score in group.attrs["scores"]]
+    output = tmp_path / f"out.{form}"
+    assert annotate(ner, [texts_file], output).n_errors == 0
+    n = sum(map(len, expected))
+    assert n > 10
+    if form == "jsonl":
+        records = read_jsonl(output)
+        assert found_spans(records) == expected
+        assert [ent["score"] for record in records for ent in record["entities"]] == pytest.approx(scores, abs=1e-4)
+    elif form == "csv":
+        assert len(output.read_text(encoding="utf8").splitlines()) == n + 1
+    elif form == "conll":
+        assert output.read_text(encoding="utf8").count("\tB-") == n
+    elif form == "html":
+        assert output.read_text(encoding="utf8").count("<mark") == n
+    else:
+        docs = DocBin(store_user_data=True).from_disk(output).get_docs(ner.vocab)
+        assert [[(s.start_char, s.end_char, s.label_) for s in doc.spans["found"]] for doc in docs] == expected
+
+
+def test_ids_of_gold_entities_do_not_stay(tmp_path, ner):
+    """Also those of the tokens that the pipeline finds no entity in."""
+    docs = []
+    for text in TEXTS:
+        doc = ner.make_doc(text)
+        doc.set_ents([Span(doc, i, i + 1, label="OLD", kb_id="Q1", span_id="ruler") for i in range(len(doc))])
+        docs.append(doc)
+    DocBin(docs=docs).to_disk(tmp_path / "gold.spacy")
+    annotate(ner, [tmp_path / "gold.spacy"], tmp_path / "out.spacy")
+    found = list(DocBin(store_user_data=True).from_disk(tmp_path / "out.spacy").get_docs(ner.vocab))
+    assert sum(len(doc.ents) for doc in found) > 10
+    assert not any(token.ent_id_ or token.ent_kb_id_ for doc in found for token in doc)
+
+
+@pytest.mark.parametrize("score", ["high", None, float("nan"), [0.5], 0.25])
+def test_a_score_of_other_code(score, tmp_path, ner, texts_file):
+    """`Span._.score` may be an extension of other code, in a pipeline without `bert_ner`."""
+    nlp = spacy.blank("en")
+    nlp.add_pipe("entity_ruler").add_patterns([{"label": "RIVER", "pattern": "Elbe"}])
+    ours = Span.remove_extension("score")
+    Span.set_extension("score", default=score)
+    try:
+        assert annotate(nlp, [texts_file], tmp_path / "out.jsonl").n_errors == 0
+    finally:
+        Span.set_extension("score", getter=ours[2], setter=ours[3], force=True)
+    found = [ent for record in read_jsonl(tmp_path / "out.jsonl") for ent in record["entities"]]
+    assert found and {ent["score"] for ent in found} == {0.25 if score == 0.25 else None}
 
 
 def test_texts_of_any_length(tmp_path, ner):

@@ -26,6 +26,7 @@ from transformers import (
     pipeline,
 )
 
+from spacy_bertner.model import checkpoint as checkpoint_module
 from spacy_bertner.tags import read_tags, write_tags
 
 from ..conftest import SENTENCES, make_examples, reference_tokenizer, scores_of, train_tokenizer, write_checkpoint
@@ -157,12 +158,15 @@ def test_names_are_read_and_written():
     [
         (["LABEL_0", "LABEL_1"], None, r"placeholders \(LABEL_0, LABEL_1, …\): say what .* transformer_config"),
         (["B-X", "I-X"], None, r"there is no 'O' among them\. Rename them in transformer_config"),
+        (["O", "B", "I"], None, r'prefixes \(B, I\) have no label: .*{"0": "O", "1": "B-NAME", "2": "I-NAME"}}'),
+        (["I", "O"], None, r'have no label: .*{"0": "I-NAME", "1": "O"}}'),
+        (["O", "B", "I", "E", "S"], "BILUO", r"prefixes \(B, I, E, S\) have no label"),
         (["O", "X-B", "X-I"], None, r"'X-B' is no tag: a tag is a prefix, a hyphen and a label"),
         (["O", "B_X", "I_X"], None, "'B_X' is no tag"),
         (["O", "B-X", "I-X", "[CLS]"], None, r"none of the schemes BIO, .*'\[CLS\]' is not of the scheme BIO"),
         (["O", "B-X", "I-Y"], None, "none of the schemes .* cannot begin an entity 'Y' in BIO"),
-        (["O", "I-X"], "BIO", r"do not go with scheme = 'BIO': they cannot begin .* set scheme to .* null"),
-        (["O", "B-X", "I-X"], "BILUO", "do not go with scheme = 'BILUO'"),
+        (["O", "I-X"], "BIO", r"do not fit scheme = 'BIO': they cannot begin .* set scheme to .* null"),
+        (["O", "B-X", "I-X"], "BILUO", "do not fit scheme = 'BILUO'"),
         (["O", "B-X", "I-X", "I-X"], None, "each tag once"),
     ],
 )
@@ -222,6 +226,55 @@ def test_placeholders_and_a_mapping_in_the_config(checkpoint, tmp_path):
 def test_a_mapping_that_does_not_fit(names, message, checkpoint):
     with pytest.raises(ValueError, match=message):
         start(checkpoint("bert", [f"LABEL_{i}" for i in range(5)]), model={"transformer_config": {"id2label": names}})
+
+
+@pytest.mark.parametrize("name", ["assets/encoder", "./encoder", "../encoder", "/no/encoder", "a/b/c", "~/encoder"])
+def test_a_folder_that_is_not_there(name, tmp_path, monkeypatch):
+    """It is not looked for on the hub, which takes long."""
+    (tmp_path / "assets").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint_module, "_can_reach_hub", lambda *_: pytest.fail("asked the hub"))
+    with pytest.raises(ValueError, match=rf"name: there is no folder '{name}' in .* project run encoder"):
+        start(name)
+
+
+def test_no_network(tmp_path):
+    """One line, at once: nothing listens at this address."""
+    code = """
+import spacy
+nlp = spacy.blank("en")
+nlp.add_pipe("bert_ner", config={"model": {"name": "someone/tiny-ner"}})
+try:
+    nlp.initialize()
+except ValueError as err:
+    print(err)
+"""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True, timeout=60
+    )
+    (line,) = result.stdout.splitlines()
+    assert (
+        "at the hub name or folder 'someone/tiny-ner' (the hub cannot be reached: only folders and cached files" in line
+    )
+
+
+def test_rows_that_stand_for_no_tag(checkpoint, tmp_path):
+    """They are named null, and never predicted; the others have transformers' logits."""
+    names = ["[CLS]", "O", "B-PER", "X", "I-PER", "[PAD]"]
+    folder = checkpoint("bert", names)
+    with pytest.raises(
+        ValueError, match=r"\[CLS\].* a column that stands for no tag is null there, and never predicted"
+    ):
+        start(folder)
+    id2label = {str(i): name if name[0] in "OBI" else None for i, name in enumerate(names)}
+    nlp, ner = start(folder, model={"transformer_config": {"id2label": id2label}})
+    assert ner.tag_set.tags == ("O", "B-PER", "I-PER")
+    docs = short_docs(nlp, 3)
+    for rows, logits in zip(scores_of(ner, docs), logits_of("bert", folder, docs), strict=True):
+        np.testing.assert_allclose(rows, logits[:, [1, 2, 4]], atol=1e-5)
+    nlp.to_disk(tmp_path)
+    assert spacy.load(tmp_path).get_pipe("bert_ner").tag_set.tags == ner.tag_set.tags
 
 
 def test_a_configuration_without_names(checkpoint, tmp_path):
