@@ -58,7 +58,7 @@ def _can_reach_hub(name: str, revision: str | None) -> bool:
 
     try:
         model_info(name, revision=revision, timeout=HUB_TIMEOUT)
-    except HfHubHTTPError:  # an answer, which transformers explains
+    except (HfHubHTTPError, ValueError):  # an answer, or a name that is none, which transformers explains
         return True
     except Exception:  # that of the HTTP library in use
         return False
