@@ -6,6 +6,7 @@ Such data does not stop a training run, since its owner may know about it; but t
 import warnings
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from spacy.language import Language
@@ -17,6 +18,8 @@ from .span_groups import with_group_as_entities
 # How many examples of each kind are named
 N_NAMED = 5
 MAX_CHARS = 60
+# A label with at most RARE entities is reported where another has COMMON
+RARE, COMMON = 2, 20
 
 
 @dataclass
@@ -65,14 +68,22 @@ class Faults:
         self.unknown = Kind("entities of labels that the component does not have")
         self.contradictions = Kind("documents with the words of an earlier one but other entities; both are learned")
         self.unknown_labels: set[str] = set()
+        self._places: dict[str, list[str]] = {}  # those of the entities of each label
         self._annotations: dict[int, int] = {}
 
     @property
     def kinds(self) -> list[Kind]:
         """The kinds that occur."""
         kinds = [self.unannotated, self.partly, self.overlapping, self.misaligned, self.invisible, self.unknown]
-        kinds.append(self.contradictions)
+        kinds += [self.contradictions, self._rare_labels()]
         return [kind for kind in kinds if kind.count]
+
+    def _rare_labels(self) -> Kind:
+        kind = Kind(f"entities of labels that occur at most {RARE} times, unlike the others: misspelled?")
+        if any(len(places) >= COMMON for places in self._places.values()):
+            for place in chain.from_iterable(places for places in self._places.values() if len(places) <= RARE):
+                kind.add(place)
+        return kind
 
     def add(self, example: Example) -> None:
         """Check one example."""
@@ -96,6 +107,7 @@ class Faults:
         for entity in doc.ents:
             self.n_entities += 1
             place = f"{entity.label_} {_shorten(entity.text)!r} in {where}"
+            self._places.setdefault(entity.label_, []).append(place)
             aligned: Iterable[Span] = [entity] if is_same else example.get_aligned_spans_y2x([entity])
             span = next(iter(aligned), None)
             if span is None:

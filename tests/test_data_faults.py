@@ -91,6 +91,29 @@ def test_no_entity_at_all_is_learnt_where_labels_are_given(nlp, checkpoint):
     assert message == "" and component.update([example(nlp, "It rained", "O O")])["bert_ner"] > 0
 
 
+@pytest.mark.parametrize(("n_common", "n_rare"), [(30, 1), (30, 2), (30, 3), (15, 1)])
+def test_a_label_that_may_be_misspelled(n_common, n_rare, nlp, checkpoint):
+    examples = [example(nlp, f"Oslo w{i}", "B-CITY O") for i in range(n_common)]
+    examples += [example(nlp, f"Rome w{i}", "B-CTIY O") for i in range(n_rare)]
+    _, message = initialize(nlp, checkpoint, examples)
+    expected = f"at most 2 times, unlike the others: misspelled?, {n_rare}: CTIY 'Rome' in document {n_common + 1}"
+    assert (expected in message) == (n_common >= 20 and n_rare <= 2)
+    assert bool(message) == (expected in message)
+
+
+@pytest.mark.parametrize(("n_docs", "message"), [(0, "is empty"), (3, "has no entities")])
+def test_development_data_without_entities(n_docs, message, nlp, checkpoint, tmp_path):
+    DocBin(docs=[eg.reference for eg in make_examples(nlp)]).to_disk(tmp_path / "train.spacy")
+    DocBin(docs=[Doc(nlp.vocab, words=["It", "rained"], ents=["O", "O"])] * n_docs).to_disk(tmp_path / "dev.spacy")
+    overrides = {f"paths.{name}": str(tmp_path / f"{name}.spacy") for name in ("train", "dev")}
+    overrides["components.bert_ner.model.name"] = str(checkpoint("bert"))
+    config = spacy.util.load_config(ROOT / "configs" / "demo.cfg", overrides=overrides)
+    with pytest.warns(
+        UserWarning, match=rf"bert_ner: the development data \(corpora.dev\) {message}: the scores are 0"
+    ):
+        init_nlp(config, use_gpu=-1)
+
+
 @pytest.mark.parametrize("name", ["demo", "bert"])
 def test_labels_of_the_development_data_alone(name, nlp, checkpoint, tmp_path):
     train = DocBin(docs=[eg.reference for eg in make_examples(nlp)])

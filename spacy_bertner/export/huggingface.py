@@ -43,9 +43,12 @@ def export(nlp: Language, path: str | Path, *, component: str | None = None, for
         for parameter in model.classifier.parameters():
             parameter.div_(ner.cfg["temperature"])
     path.mkdir(parents=True, exist_ok=True)
+    tokenizer = copy.deepcopy(shim.tokenizer)
+    if shim.max_positions is not None:  # without it, transformers fails on longer texts
+        tokenizer.model_max_length = min(tokenizer.model_max_length, shim.max_positions)
     with quiet_transformers():
         model.save_pretrained(path, safe_serialization=True)
-        shim.tokenizer.save_pretrained(path)
+        tokenizer.save_pretrained(path)
     (path / CARD_FILE).write_text(model_card(nlp, name), encoding="utf8")
     return path
 

@@ -7,6 +7,7 @@ batches with a maximum number of pieces, padding included.
 """
 
 import unicodedata
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -205,6 +206,12 @@ class PieceEncoder:
     def _word(self, vocab: Vocab, orth: int) -> tuple[tuple[int, ...], int, bool]:
         encoding = self._tokenizer.encode([vocab.strings[orth]], is_pretokenized=True, add_special_tokens=False)
         ids = encoding.ids
+        if len(ids) > self.capacity:
+            warnings.warn(
+                f"A word of {len(vocab.strings[orth])} characters is longer than a window: the encoder sees only its first "
+                f"{self.capacity} of {len(ids)} pieces. Text without spaces needs a tokenizer that splits it into words",
+                stacklevel=2,
+            )
         return tuple(ids[: self.capacity]), orthographic_class(vocab, orth), len(ids) > self.capacity
 
     def cut_words(self, doc: Doc) -> list[int]:

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 MAX_SKIPPED = 40
 # A warm-up starts with one step at a rate of zero; this many in a row are a mistake in the schedule
 MAX_STEPS_AT_ZERO = 10
+# Above this learning rate an encoder of usual size often learns nothing; smaller ones allow more
+HIGH_LEARN_RATE = 5e-4
+SMALL_ENCODER = 5_000_000
 
 
 def resized(tensor: Tensor, shape: Sequence[int], fill: Tensor | None = None) -> Tensor:
@@ -49,6 +52,7 @@ class TorchOptimizer:
         # where the norm is known, so that the host does not wait.
         self._skipped = torch.zeros(2)
         self._n_at_zero = 0  # steps in a row with a learning rate of zero
+        self._has_warned_of_rate = False
 
     @property
     def n_skipped(self) -> int:
@@ -74,6 +78,7 @@ class TorchOptimizer:
             self._torch = self._make(optimizer)
             self._thinc = optimizer
         self._set(self._torch, optimizer)
+        self._check_rate(optimizer.learn_rate)
         self._scaler.unscale_(self._torch)
         grads = [p.grad for p in self._module.parameters() if p.grad is not None]
         norm = torch.stack(torch._foreach_norm(grads)).norm() / divisor
@@ -221,6 +226,20 @@ class TorchOptimizer:
                 "eps": optimizer.eps,
             }
             group.update({name: value for name, value in settings.items() if name in group})
+
+    def _check_rate(self, learn_rate: float) -> None:
+        """Warn once of a learning rate that is too high for the encoder."""
+        if learn_rate <= HIGH_LEARN_RATE or self._has_warned_of_rate:
+            return
+        trained = [(n, p) for n, p in self._module.named_parameters() if p.requires_grad and n.startswith("encoder.")]
+        rate = learn_rate * max((self._rate_factors[name] for name, _ in trained), default=0.0)
+        if rate > HIGH_LEARN_RATE and sum(parameter.numel() for _, parameter in trained) >= SMALL_ENCODER:
+            self._has_warned_of_rate = True
+            warnings.warn(
+                f"[training.optimizer] learn_rate is {learn_rate:.2g}: for an encoder 2e-5 to 2e-4 is usual, and above "
+                f"{HIGH_LEARN_RATE:.0e} it often learns nothing (spacy init fill-config writes 0.001)",
+                stacklevel=4,
+            )
 
     def _average(self, averages: dict, key: int) -> None:
         """Move the averages towards the parameters, at the rate of Thinc's `update_averages`."""

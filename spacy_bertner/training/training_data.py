@@ -18,7 +18,7 @@ def make_check_dev_corpus() -> Callable[[Language], Language]:
 
 
 def check_dev_corpus(nlp: Language) -> Language:
-    """Warn of entity labels in `[training] dev_corpus` that a `bert_ner` component was not initialized with."""
+    """Warn if `[training] dev_corpus` has no entities, or has labels that a `bert_ner` was not initialized with."""
     config = nlp.config.interpolate()
     place = config.get("training", {}).get("dev_corpus")
     if not place:
@@ -26,11 +26,20 @@ def check_dev_corpus(nlp: Language) -> Language:
     (corpus,) = resolve_dot_names(config, [place])
     components = {name: pipe for name, pipe in nlp.pipeline if nlp.get_pipe_meta(name).factory == "bert_ner"}
     counts_of: dict[str, dict[str, int]] = {name: {} for name in components}
-    for example in corpus(nlp):
+    examples = list(corpus(nlp))
+    for example in examples:
         for name, component in components.items():
             counts = counts_of[name]
             for entity in annotated_entities(example.reference, component.cfg["spans_key"]):  # type: ignore[attr-defined]
                 counts[entity.label_] = counts.get(entity.label_, 0) + 1
+    for name, counts in counts_of.items():
+        if not counts:
+            what = "has no entities" if examples else "is empty"
+            warnings.warn(
+                f"{name}: the development data ({place}) {what}: the scores are 0 or missing, and the best model is not "
+                "chosen by them",
+                stacklevel=2,
+            )
     for name, component in components.items():
         if component.learns_labels:  # type: ignore[attr-defined]
             continue

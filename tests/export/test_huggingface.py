@@ -59,6 +59,20 @@ def test_scores_are_the_same_in_transformers_and_back_again(kind, tagger, nlp, t
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_long_texts_in_transformers(kind, tagger, nlp, tmp_path):
+    """The tokenizer cuts at what the encoder has positions for, whatever its own configuration says."""
+    ner = tagger(kind)
+    ner.model.shims[0].tokenizer.model_max_length = 10**30
+    limit = ner.model.shims[0].max_positions
+    export(nlp, tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.model_max_length == limit and ner.model.shims[0].tokenizer.model_max_length == 10**30
+    inputs = tokenizer("Rome " * 3000, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        assert AutoModelForTokenClassification.from_pretrained(tmp_path)(**inputs).logits.shape[1] == limit
+
+
 def test_a_temperature_is_in_the_weights(tagger, nlp, tmp_path):
     ner = tagger("bert", orthography=False)
     nlp.update(make_examples(nlp), sgd=Adam(1e-3))

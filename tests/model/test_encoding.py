@@ -1,5 +1,6 @@
 """Pieces against transformers' tokenizers, windows and ownership against brute force, batches against their budget."""
 
+import warnings
 from itertools import chain, pairwise, product
 
 import numpy as np
@@ -237,3 +238,15 @@ def test_orthographic_classes(word, name, nlp):
 def test_no_room_beside_the_special_pieces(window_encoder):
     with pytest.raises(ValueError, match=r"window: 2 leaves no room .* allowed are 3 and more"):
         window_encoder(2, 1)
+
+
+@pytest.mark.parametrize("word", ["ab" * 40, "\u4e09" * 60, "https://example.org/" + "x/" * 50])
+def test_a_word_that_is_cut_is_reported(word, checkpoint):
+    """Once for a word; what fits gives no warning."""
+    encoder, _ = encoder_for(checkpoint("bert"), window=12, stride=8)
+    vocab = spacy.blank("en").vocab
+    with pytest.warns(UserWarning, match=rf"A word of {len(word)} characters .* only its first 10 of"):
+        encoder.pieces(Doc(vocab, words=["a", word, "b"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoder.pieces(Doc(vocab, words=[word, "b"]))

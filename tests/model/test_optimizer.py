@@ -8,6 +8,7 @@ import torch
 from thinc.api import SGD, Adam, RAdam
 from torch import nn
 
+from spacy_bertner.model import optimizer as optimizer_module
 from spacy_bertner.model.optimizer import MAX_STEPS_AT_ZERO, TorchOptimizer
 
 from ..conftest import make_examples, write_checkpoint
@@ -220,3 +221,22 @@ def test_a_loss_that_explodes_is_warned_of_once(tagger, nlp):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         nlp.update(make_examples(nlp), sgd=Adam(3.0, grad_clip=0.0))
+
+
+@pytest.mark.parametrize(("rate", "n_small", "factor", "warns"), [
+    (1e-3, 0, 1.0, True), (5e-4, 0, 1.0, False), (1e-3, 10**9, 1.0, False), (1e-3, 0, 0.1, False), (1e-3, 0, None, False),
+])  # fmt: skip
+def test_a_learning_rate_that_is_too_high(rate, n_small, factor, warns, monkeypatch):
+    """For an encoder of usual size, of which something is trained at that rate; once."""
+    monkeypatch.setattr(optimizer_module, "SMALL_ENCODER", n_small)
+    module = torch.nn.ModuleDict({"encoder": torch.nn.Linear(4, 4), "head": torch.nn.Linear(4, 2)})
+    module["encoder"].requires_grad_(factor is not None)
+    factors = {name: factor or 1.0 if name.startswith("encoder.") else 1.0 for name, _ in module.named_parameters()}
+    own, thinc = TorchOptimizer(module, rate_factors=factors, scale=None), Adam(rate)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            module["head"](module["encoder"](torch.ones(1, 4))).sum().backward()
+            own.step(thinc, key=0, divisor=1.0)
+    messages = [str(w.message) for w in caught if "learn_rate is 0.001" in str(w.message)]
+    assert len(messages) == warns and all("2e-5 to 2e-4 is usual, and above 5e-04" in m for m in messages)
