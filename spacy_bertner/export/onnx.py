@@ -39,7 +39,12 @@ def to_onnx(nlp: Language, *, int8: bool = False) -> None:
         config = nlp.get_pipe_config(name)["model"]
         config["runtime"] = "onnx"
         model = registry.resolve({"model": config})["model"]
-        settings = {"n_tags": shim.n_tags, "pad_id": shim.pad_id, "max_positions": shim.max_positions}
+        settings = {
+            "n_tags": shim.n_tags,
+            "pad_id": shim.pad_id,
+            "max_positions": shim.max_positions,
+            "orthography": shim.orthography_version,
+        }
         if shim.transitions is not None:
             settings["transitions"] = shim.transitions.tolist()
         model.shims[0].set_model(content, shim.backend_tokenizer, settings)

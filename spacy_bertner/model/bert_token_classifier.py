@@ -304,6 +304,7 @@ def _pieces(model: Model) -> "PieceEncoder":
             window=attrs["window"],
             stride=attrs["stride"],
             document_context=attrs["document_context"],
+            orthography_version=shim.orthography_version,
         )
     return shim.pieces
 

@@ -25,6 +25,10 @@ Ints2d = NDArray[np.int64]
 # What a word looks like, which uncased encoders do not see; numbered from 1, since 0 is for special and padding pieces
 ORTHOGRAPHY = ("", "lower", "title", "upper", "initial", "mixed", "digit", "punct", "other", "blank")
 N_ORTHOGRAPHY = len(ORTHOGRAPHY)
+# Which words have which class. A saved model keeps the definition that it was trained with. Since 2, combining marks,
+# invisible characters and apostrophes inside a word do not hide its capitals
+ORTHOGRAPHY_VERSION = 2
+APOSTROPHES = "'\u2019\u02bc\u02b9\u2018\uff07"
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,11 @@ def is_blank(text: str) -> bool:
     return all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in text)
 
 
-def orthographic_class(vocab: Vocab, orth: int) -> int:
-    """Return the index in `ORTHOGRAPHY` of what a lexeme looks like, by spaCy's lexical attributes."""
+def orthographic_class(vocab: Vocab, orth: int, version: int = ORTHOGRAPHY_VERSION) -> int:
+    """Return the index in `ORTHOGRAPHY` of what a lexeme looks like, by spaCy's lexical attributes.
+
+    version: that of the definition, see `ORTHOGRAPHY_VERSION`.
+    """
     lexeme = vocab[orth]
     if is_blank(lexeme.text):
         name = "blank"
@@ -116,8 +123,25 @@ def orthographic_class(vocab: Vocab, orth: int) -> int:
     elif lexeme.is_alpha and any(map(str.isupper, lexeme.text)):
         name = "mixed"
     else:
-        name = "other"
+        name = "other" if version < 2 else _class_of_letters(lexeme.text)
     return ORTHOGRAPHY.index(name)
+
+
+def _class_of_letters(text: str) -> str:
+    """Return the name of the class of a word by its letters alone; "other" if it has anything else than letters."""
+    composed = unicodedata.normalize("NFC", text)
+    letters = "".join(
+        char
+        for char in composed
+        if char not in APOSTROPHES and unicodedata.category(char) not in ("Mn", "Mc", "Me", "Cf")
+    )
+    if not letters.isalpha():
+        return "other"
+    if letters.isupper():
+        return "upper" if len(letters) > 1 else "initial"
+    if letters.islower() or letters.istitle():
+        return "lower" if letters.islower() else "title"
+    return "mixed" if any(map(str.isupper, letters)) else "other"
 
 
 class EncodedDocs(list[Doc]):
@@ -145,6 +169,7 @@ class PieceEncoder:
     stride: number of pieces from the start of one window to the start of the next.
     document_context: whether windows cross sentence boundaries; if not, each sentence has windows of its own, provided that
         the Doc has sentence boundaries.
+    orthography_version: the definition of the orthographic classes, see `ORTHOGRAPHY_VERSION`.
     max_cached: number of words in the cache; when it is full it is emptied.
     """
 
@@ -156,8 +181,10 @@ class PieceEncoder:
         window: int,
         stride: int,
         document_context: bool = True,
+        orthography_version: int = ORTHOGRAPHY_VERSION,
         max_cached: int = 200_000,
     ) -> None:
+        self.orthography_version = orthography_version
         # A tokenizer.json may ask for truncation and padding (all-MiniLM-L6-v2's does)
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -212,7 +239,8 @@ class PieceEncoder:
                 f"{self.capacity} of {len(ids)} pieces. Text without spaces needs a tokenizer that splits it into words",
                 stacklevel=2,
             )
-        return tuple(ids[: self.capacity]), orthographic_class(vocab, orth), len(ids) > self.capacity
+        shape = orthographic_class(vocab, orth, self.orthography_version)
+        return tuple(ids[: self.capacity]), shape, len(ids) > self.capacity
 
     def cut_words(self, doc: Doc) -> list[int]:
         """Return the positions of the words longer than a window, of which only the first pieces are kept."""

@@ -65,6 +65,11 @@ class OnnxShim(Shim):
         return self._settings["max_positions"]
 
     @property
+    def orthography_version(self) -> int:
+        """The definition of the orthographic classes that the model was trained with."""
+        return self._settings.get("orthography", 1)
+
+    @property
     def pad_id(self) -> int:
         """The piece to pad with."""
         return self._settings["pad_id"]
@@ -127,7 +132,7 @@ class OnnxShim(Shim):
     def set_model(self, model: bytes | np.memmap, tokenizer: Tokenizer, settings: dict[str, Any]) -> None:
         """Use an ONNX model.
 
-        settings: `n_tags`, `pad_id` and `max_positions`; `transitions`, if the model has any.
+        settings: `n_tags`, `pad_id`, `max_positions` and `orthography` (the version); `transitions`, if the model has any.
         """
         self._content, self.backend_tokenizer, self._settings = model, tokenizer, settings
         self.pieces = self._session = None

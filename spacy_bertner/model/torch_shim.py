@@ -9,8 +9,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from thinc.api import Optimizer, Shim
 from thinc.types import Floats2d
 from thinc.util import torch2xp, xp2torch
@@ -28,7 +28,7 @@ from .checkpoint import (
     quiet_transformers,
 )
 from .devices import current_device, current_gpu
-from .encoding import Batch, PieceEncoder
+from .encoding import ORTHOGRAPHY_VERSION, Batch, PieceEncoder
 from .fine_tuning import FineTuning, load_training_state, prepare, rate_factors, training_state, with_averages
 from .onnx_shim import MODEL_FILE as ONNX_FILE
 from .optimizer import TorchOptimizer
@@ -62,6 +62,8 @@ class EncoderShim(Shim):
         self.fine_tuning = fine_tuning
         self.tokenizer: Any = None
         self.pieces: PieceEncoder | None = None  # made by the model when it is needed
+        # The definition of the orthographic classes that the model is trained with
+        self.orthography_version = ORTHOGRAPHY_VERSION
         # Tags of the checkpoint's own head, if it has one
         self.checkpoint_tags: list[str] | None = None
         self._n_labelled = 0
@@ -243,6 +245,7 @@ class EncoderShim(Shim):
         if head is not None:
             module.head = head
         self._set(module, tokenizer)
+        self.orthography_version = ORTHOGRAPHY_VERSION
         self.checkpoint_tags = tags
 
     def _set(self, module: TokenClassifier, tokenizer: Any) -> None:
@@ -268,7 +271,7 @@ class EncoderShim(Shim):
             module.encoder.save_pretrained(path, safe_serialization=True)
             self.tokenizer.save_pretrained(path)
         head = {k: v.contiguous() for k, v in module.state_dict().items() if not k.startswith("encoder.")}
-        save_file(head, path / HEAD_FILE)
+        save_file(head, path / HEAD_FILE, metadata={"orthography": str(self.orthography_version)})
 
     def from_disk(self, path: str | Path) -> "EncoderShim":
         """Load a folder that `to_disk` wrote; raises CheckpointError if it is incomplete or damaged."""
@@ -278,7 +281,9 @@ class EncoderShim(Shim):
         if (path / ONNX_FILE).exists():
             raise CheckpointError(f'{path}: holds an ONNX model, which needs runtime = "onnx"')
         try:
-            head = load_file(path / HEAD_FILE)
+            with safe_open(path / HEAD_FILE, "pt") as file:
+                head = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                version = int((file.metadata() or {}).get("orthography", 1))
         except (OSError, SafetensorError) as err:
             raise CheckpointError(f"{path / HEAD_FILE}: cannot be read ({err})") from err
         tokenizer = load_tokenizer(str(path), is_saved=True)
@@ -296,6 +301,8 @@ class EncoderShim(Shim):
         if missing or unexpected:
             raise CheckpointError(f"{path / HEAD_FILE}: weights missing {missing}, unexpected {unexpected}")
         self._set(module, tokenizer)
+        self.orthography_version = version
+        self.pieces = None
         return self
 
     def to_bytes(self) -> bytes:
