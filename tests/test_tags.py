@@ -87,7 +87,7 @@ def test_tags_that_are_none(tags):
 
 
 def test_unknown_scheme():
-    with pytest.raises(ValueError, match="scheme: 'BIOX' is unknown; allowed are BIO, BILUO, IOB1, IO"):
+    with pytest.raises(ValueError, match="scheme: 'BIOX' is unknown; allowed are IOB2, BIO, BIO2, BIOES"):
         make_tags(["A"], "BIOX")
 
 

@@ -62,9 +62,10 @@ class BlockReader:
         word_at, tag_at, pos_at, n_columns = layout.word, layout.tag, layout.pos, layout.most
         is_tab = layout.delimiter == "tab"
         # Most lines of most files take this short way; what is unusual goes the long way, with the same result
-        is_plain = layout.kind == "columns" and layout.layer is None
+        is_plain = layout.kind == "columns" and layout.layer is None and layout.group is None
         ends = " \t\r\n" if layout.kind in ("columns", "indexed", "germeval") else "\r\n"
         self._start_block()
+        self._group = ""
         block = self._block
         for number, raw in enumerate(lines, 1):
             line = raw.rstrip(ends)
@@ -89,6 +90,12 @@ class BlockReader:
                         if keep_lines:
                             block.lines.append((number, line))
                         continue
+            if layout.group is not None and self._starts_group(line):
+                if block.words:
+                    yield block
+                    block = self._start_block()
+                block.is_new_doc |= layout.is_group_doc
+                self.counts["marks"] += layout.is_group_doc
             is_new_doc = self._line(number, line)
             if is_new_doc is not None:
                 if block.words:
@@ -98,6 +105,15 @@ class BlockReader:
                 self._is_sentence_end, self._range_end = False, ""
         if block.words:
             yield block
+
+    def _starts_group(self, line: str) -> bool:
+        """Say whether a line has another value in the column that tells groups apart than the line before it."""
+        fields = self.layout.split(line)
+        value = _column(fields, self.layout.group) if len(fields) >= self.layout.least else ""
+        if not value or tuple(fields) == self.layout.names or value == self._group:
+            return False
+        self._group = value
+        return True
 
     def _start_block(self) -> Block:
         self._block = Block()

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby, pairwise
 from typing import Any
 
 from ..source import Source
@@ -26,6 +27,8 @@ LAYER_NAMES = ("NE-NESTED",)
 
 _GLOBAL_COLUMNS = re.compile(r"#\s*global\.columns\s*=\s*(.*)")
 _INDEX = re.compile(r"\d+(-\d+|\.\d+)?")
+_SAME = 0.5  # of words hardly any is that of the line before
+_GROUP_NAMES = (re.compile(r"SENT"), re.compile(r"DOC"))
 _RULE = 0.9  # the share of the lines that makes something a rule
 _COLUMN_TITLES = {"word": "word column", "tag": "tag column", "layer": "layer column", "pos": "POS column"}
 
@@ -84,6 +87,32 @@ class Sample:
         n_tags = sum(self.parse.is_tag(value) for value in values)
         n_missing = sum(value in self.parse.markers for value in values)
         return n_tags > 0 and n_tags + n_missing >= _RULE * len(rows)
+
+    def is_group(self, at: int) -> bool:
+        """Say whether a column tells sentences or documents apart, and the next one does not.
+
+        Most lines then have the value of the line before, and no value comes back after another.
+        """
+
+        def share_of_same(at: int) -> float:
+            same = [a[at] == b[at] for a, b in pairwise(self.rows) if at < min(len(a), len(b))]
+            return sum(same) / max(len(same), 1)
+
+        runs = [value for value, _ in groupby(row[at] for row in self.rows)]
+        return 1 < len(runs) == len(set(runs)) and share_of_same(at) > _SAME > share_of_same(at + 1)
+
+    def is_over_blank_lines(self, at: int) -> bool:
+        """Say whether a value of this column continues after a blank line: it then stands for a document."""
+        last, is_after_blank = None, False
+        for line in self.lines:
+            fields = split_line(line, self.delimiter)
+            if not line.strip():
+                is_after_blank = True
+            elif at < len(fields) and not starts_mark(line):
+                if is_after_blank and fields[at] == last:
+                    return True
+                last, is_after_blank = fields[at], False
+        return False
 
     def is_indexed(self) -> bool:
         """Say whether lines start with a number that counts the tokens of a sentence or of the file."""
@@ -216,6 +245,10 @@ def _table(sample: Sample) -> Layout | None:
     if pos is not None and options.pos_col is None:
         at["pos"] = pos
     least = max(at.values()) + 1
+    free = {name: i for name, i in by_name.items() if i not in at.values()}
+    groups = [(i, pattern) for pattern in _GROUP_NAMES for name, i in free.items() if pattern.search(name)]
+    if groups:
+        at |= {"group": groups[0][0], "is_group_doc": groups[0][1].pattern == "DOC"}
     return Layout("table", delimiter, least, len(names), **at, misc=by_name.get("MISC"), names=tuple(names))
 
 
@@ -257,12 +290,17 @@ def _columns(sample: Sample) -> Layout:
     n_columns = sample.n_columns
     if n_columns < 2:
         raise sample.source.error("the file has one column: words without tags", 1, sample.body[0])
-    at = {"word": 0, "tag": n_columns - 1, **_chosen(sample, (), n_columns)}
+    chosen = _chosen(sample, (), n_columns)
+    # A column of ids before the words
+    n_before = int(n_columns > 2 and 0 not in chosen.values() and sample.is_group(0))
+    at = {"word": n_before, "tag": n_columns - 1, **chosen}
+    if n_before:
+        at |= {"group": 0, "is_group_doc": sample.is_over_blank_lines(0)}
     if sample.options.pos_col is None:
         # POS is second in CoNLL-2000, 2002 and 2003, third in the German part of CoNLL-2003, after the lemma. Tags of
         # chunks or of a second layer are no POS
-        pos = {3: 1, 4: 1, 5: 2}.get(n_columns)
-        if pos is not None and pos not in at.values() and not sample.is_tags(pos):
+        pos = {3: 1, 4: 1, 5: 2}.get(n_columns - n_before, -1) + n_before
+        if pos > n_before and pos not in at.values() and not sample.is_tags(pos):
             at["pos"] = pos
     return Layout("columns", sample.delimiter, n_columns, n_columns, **at)
 

@@ -44,6 +44,7 @@ class Layout:
     least, most: how many columns a line may have.
     misc_key: the key of the tags in the column `misc`, where `tag` is None.
     names: the names of the columns, where the file has them; in a table, a line like this is no token.
+    group: the column whose values tell sentences (or documents, if `is_group_doc`) apart; an empty value continues.
     """
 
     kind: str
@@ -58,6 +59,8 @@ class Layout:
     misc_key: str | None = None
     index: int | None = None
     names: tuple[str, ...] = ()
+    group: int | None = None
+    is_group_doc: bool = False
 
     def split(self, line: str) -> list[str]:
         """Split a line without its end into columns."""
@@ -69,7 +72,7 @@ class Layout:
 
     def titles(self) -> dict[str, str | None]:
         """Return the titles of the columns that are used, by what is in them."""
-        places = {role: getattr(self, role) for role in ("word", "tag", "pos", "layer", "misc")}
+        places = {role: getattr(self, role) for role in ("group", "word", "tag", "pos", "layer", "misc")}
         titles: dict[str, str | None] = {role: self.title(at) for role, at in places.items() if at is not None}
         return titles if self.tag is not None else titles | {"tag": f"MISC, {self.misc_key}="}
 
