@@ -4,12 +4,14 @@ import shutil
 
 import pytest
 import spacy
+from spacy.language import Language
 from spacy.tokens import DocBin, Span
 
 from spacy_bertner import files
 from spacy_bertner.annotate.run import annotate
 from spacy_bertner.annotate.worker import Pipeline, set_threshold
 from spacy_bertner.annotate.writers import WRITERS
+from spacy_bertner.formats.convert import read_conll
 
 from .conftest import TEXTS, expected, found_spans, read_jsonl, spans, write_jsonl
 
@@ -98,6 +100,30 @@ def test_a_score_of_other_code(score, tmp_path, ner, texts_file):
         Span.set_extension("score", getter=ours[2], setter=ours[3], force=True)
     found = [ent for record in read_jsonl(tmp_path / "out.jsonl") for ent in record["entities"]]
     assert found and {ent["score"] for ent in found} == {0.25 if score == 0.25 else None}
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_convert_reads_entities_over_sentence_boundaries(every, tmp_path, ner, texts_file):
+    """The entities are the same, wherever a component before has put the sentence boundaries."""
+
+    @Language.component(f"annotate_tests_cut_{every}")
+    def cut(doc):
+        for token in doc:
+            token.is_sent_start = token.i % every == 0
+        return doc
+
+    ner.add_pipe(f"annotate_tests_cut_{every}", first=True)
+    expected = [[(ent.text, ent.label_) for ent in doc.ents] for doc in ner.pipe(TEXTS)]
+    annotate(ner, [texts_file], tmp_path / "out.conll")
+    found = [[(ent.text, ent.label_) for ent in doc.ents] for doc in read_conll(tmp_path / "out.conll")]
+    assert found == expected and any(" " in text for ents in found for text, _ in ents)
+
+
+def test_an_empty_text_among_others(tmp_path, ner):
+    for name, text in (("a", TEXTS[0]), ("b", ""), ("c", TEXTS[1])):
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf8")
+    assert annotate(ner, [tmp_path], tmp_path / "out.jsonl").n_errors == 0
+    assert [record["text"] for record in read_jsonl(tmp_path / "out.jsonl")] == [TEXTS[0], "", TEXTS[1]]
 
 
 def test_texts_of_any_length(tmp_path, ner):
