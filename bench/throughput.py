@@ -535,14 +535,14 @@ def compare(args: argparse.Namespace, encoder: str, folder: Path, device: torch.
     kinds = {kind: {name: kinds[kind][name] for name in kinds[kind] if name in args.systems} for kind in kinds}
     print(f"heads are trained on {args.head_words} words", flush=True)
     limits, rows, summary, about = None, [], [], {}
+    precisions = {"float32"}  # of all kinds, since the last limits are those of the table
     for kind, builders in kinds.items():
         kind_inputs = [data for data in inputs if data.name.startswith("training") == (kind == "train")]
         if not kind_inputs or not builders:
             continue
         systems = build(builders, setup, left_out)
-        limits = Limits(
-            spacy.load(setup.trained), setup.budget, ["float32", *(system.precision for system in systems.values())]
-        )
+        precisions |= {system.precision for system in systems.values()}
+        limits = Limits(spacy.load(setup.trained), setup.budget, precisions)
         for data in kind_inputs:
             measured = measure(data, systems, limits, args.rounds, left_out)
             rows += measured
