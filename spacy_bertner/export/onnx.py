@@ -14,8 +14,8 @@ from spacy import registry
 from spacy.language import Language
 
 from ..model.checkpoint import quiet_transformers
-from ..model.encoding import N_ORTHOGRAPHY
 from ..model.onnx_shim import MODEL_FILE
+from ..model.orthography import N_ORTHOGRAPHY
 from ..model.torch_module import TokenClassifier
 from .components import find_components, shim_of
 

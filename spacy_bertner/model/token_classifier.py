@@ -18,8 +18,8 @@ from thinc.api import Dropout, Linear, Model
 from thinc.layers.resizable import resize_linear_weighted
 from thinc.types import Floats2d, Ints1d
 
-from .encoding import is_blank
 from .interface import NAME, Interface, TagScores
+from .orthography import is_blank
 
 
 def TokenClassifier(tok2vec: Model[list[Doc], list[Floats2d]], crf: bool = False) -> Model[list[Doc], list[Floats2d]]:

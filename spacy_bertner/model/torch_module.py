@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .encoding import N_ORTHOGRAPHY
 from .optimizer import resized
+from .orthography import N_ORTHOGRAPHY
 
 # The rows to compute in the last layer, for `_pick_rows_hook`; each thread that predicts has its own
 _wanted_rows: ContextVar[Tensor | None] = ContextVar("wanted_rows", default=None)

@@ -28,10 +28,11 @@ from .checkpoint import (
     quiet_transformers,
 )
 from .devices import current_device, current_gpu
-from .encoding import ORTHOGRAPHY_VERSION, Batch, PieceEncoder
+from .encoding import Batch, PieceEncoder
 from .fine_tuning import FineTuning, load_training_state, prepare, rate_factors, training_state, with_averages
 from .onnx_shim import MODEL_FILE as ONNX_FILE
 from .optimizer import TorchOptimizer
+from .orthography import ORTHOGRAPHY_VERSION
 from .passes import Passes
 from .torch_module import TokenClassifier
 
