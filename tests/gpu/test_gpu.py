@@ -316,7 +316,7 @@ def test_get_loss_takes_arrays_of_either_kind(checkpoint):
     scores = component.model.predict([eg.predicted for eg in examples])
     loss, d_scores = component.get_loss(examples, scores)
     loss_again, d_again = component.get_loss(examples, [to_numpy(rows) for rows in scores])
-    assert np.ndim(loss) == 0 and float(loss) == pytest.approx(float(loss_again))  # not waited for in `update`
+    assert loss.ndim == 0 and float(loss) == pytest.approx(float(loss_again))  # not waited for in `update`
     np.testing.assert_allclose(to_numpy(d_scores[0]), d_again[0], atol=1e-6)
 
 
