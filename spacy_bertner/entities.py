@@ -50,7 +50,7 @@ def rows_to_tag(docs: Sequence[Doc], scores: NDArray[np.float32], *, keeps_ents:
         is_start[1:] = is_free[1:] & ~is_free[:-1]
     is_start[starts[:-1][np.diff(starts) > 0]] = True
     tokens = np.flatnonzero(is_free & ~np.isneginf(scores[:, 0]))
-    # A segment may start at a token that is not tagged: the start then counts for the next one that is
+    # If the first token of a segment is not tagged, the segment starts at its first token that is
     segment = np.cumsum(is_start)[tokens]
     return TagRows(scores[tokens], np.diff(segment, prepend=-1) != 0, tokens, starts)
 

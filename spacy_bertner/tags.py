@@ -47,9 +47,9 @@ SCHEMES = {
 ROLES = {"B": "B", "I": "I", "M": "I", "L": "L", "E": "L", "U": "U", "S": "U", "W": "U"}
 # The schemes of the component, with their prefixes
 PREFIXES = {scheme.like: scheme.prefixes for name, scheme in SCHEMES.items() if scheme.like in (name, *scheme.aliases)}
-# What a label must have of them so that there can be an entity of it: one of these
+# A label needs all the prefixes of at least one of these, or no entity of it can begin
 FIRST_PREFIXES = {"BIO": ("B",), "BILUO": ("U", "BL"), "IOB1": ("I",), "IO": ("I",)}
-# Which of them the names of a head are read as, where they fit several: the first
+# If the names of a head fit several schemes, the first of these is chosen
 PREFERENCE = ("IO", "BIO", "IOB1", "BILUO")
 OUTSIDE = "O"
 MISSING = -1

@@ -24,7 +24,7 @@ from ..formats.faults import printable
 from .docbin import merge_docbins
 from .records import Record
 
-# Of a score in [0, 1]. Further digits depend on what is computed beside a document
+# Decimal places of a score; further ones depend on the other documents in the batch
 SCORE_DIGITS = 4
 # Keys of an output record; fields of the input with these names are carried over as `input_…`
 RESERVED = ("text", "entities", "error", "at")

@@ -116,7 +116,7 @@ class PieceEncoder:
     document_context: whether windows cross sentence boundaries; if not, each sentence has windows of its own, provided that
         the Doc has sentence boundaries.
     orthography_version: the definition of the orthographic classes, see `ORTHOGRAPHY_VERSION`.
-    max_cached: number of words in the cache; when it is full it is emptied.
+    max_cached: maximum number of words in the cache; when it is full, all but those of the current Doc are dropped.
     """
 
     def __init__(
@@ -172,7 +172,8 @@ class PieceEncoder:
         # 1 at the start of a sentence, 0 if it is not known, -1 inside (as uint64 in the array)
         sent_starts = doc.to_array(SENT_START) == 1
         n_cut = sum(cut for _, _, cut in words)
-        # Byte-level tokenizers have pieces for whitespace too, which are context but not tagged
+        # The head scores the first piece of a word, so a word without pieces has no scores. Byte-level tokenizers have
+        # pieces for whitespace too, which are context but not tagged
         has_row = (lengths > 0) & (classes != ORTHOGRAPHY.index("blank"))
         return Pieces(ids, np.repeat(classes, lengths), offsets, sent_starts, has_row, n_cut)
 

@@ -238,7 +238,7 @@ class Passes:
 
 
 def _random_state(device: torch.device) -> Callable[[], contextlib.AbstractContextManager]:
-    """Return a function for a context in which torch draws the random numbers that it draws from now on."""
+    """Save the state of torch's random generators; return a function for a context that replays them from it."""
     cpu_state = torch.get_rng_state()
     cuda_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
