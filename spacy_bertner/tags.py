@@ -32,8 +32,8 @@ class Scheme(NamedTuple):
     aliases: tuple[str, ...] = ()
 
 
-# The one table of tag schemes: a new row is known to `convert --scheme` and detected. Of those that fit a file equally
-# well, the first is taken
+# The only table of tag schemes. A row added here is accepted by `convert --scheme`, and detected; if several fit a file
+# equally well, the first one is chosen. A row only gives other letters to the tags of `like`: new rules also need `TagSet`
 SCHEMES = {
     "IOB2": Scheme("BIO", "BI", ("BIO", "BIO2")),
     "BIOES": Scheme("BILUO", "BIES", ("IOBES",)),
@@ -55,13 +55,15 @@ OUTSIDE = "O"
 MISSING = -1
 
 
+# From all names of the schemes to their keys in `SCHEMES`
+SCHEME_NAMES = {alias: name for name, scheme in SCHEMES.items() for alias in (name, *scheme.aliases)}
+
+
 def find_scheme(name: str) -> Scheme:
-    """Return the scheme of a name in `SCHEMES` or one of its aliases, in any case; raise ValueError if there is none."""
-    for own_name, scheme in SCHEMES.items():
-        if str(name).upper() in (own_name, *scheme.aliases):
-            return scheme
-    names = ", ".join(dict.fromkeys(n for own, scheme in SCHEMES.items() for n in (own, *scheme.aliases)))
-    raise ValueError(f"scheme: {name!r} is unknown; allowed are {names}")
+    """Return the scheme with this key in `SCHEMES` or alias, in any case; raise ValueError if there is none."""
+    if str(name).upper() not in SCHEME_NAMES:
+        raise ValueError(f"scheme: {name!r} is unknown; allowed are {', '.join(SCHEME_NAMES)}")
+    return SCHEMES[SCHEME_NAMES[str(name).upper()]]
 
 
 def validate_scheme(scheme: str) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-from ...tags import SCHEMES
+from ...tags import SCHEME_NAMES
 
 LAYOUTS = ("auto", "columns", "conllu", "table", "inline")
 DELIMITERS = ("auto", "tab", "space")
-_SCHEME_NAMES = {alias: name for name, scheme in SCHEMES.items() for alias in (name, *scheme.aliases)}
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,9 @@ class ReadOptions:
         if self.delimiter not in DELIMITERS:
             raise ValueError(f"delimiter={self.delimiter!r}: expected one of {', '.join(DELIMITERS)}")
         if self.scheme is not None:
-            if self.scheme.upper() not in _SCHEME_NAMES:
-                raise ValueError(f"scheme={self.scheme!r}: expected one of {', '.join(_SCHEME_NAMES)}")
-            object.__setattr__(self, "scheme", _SCHEME_NAMES[self.scheme.upper()])
+            if self.scheme.upper() not in SCHEME_NAMES:
+                raise ValueError(f"scheme={self.scheme!r}: expected one of {', '.join(SCHEME_NAMES)}")
+            object.__setattr__(self, "scheme", SCHEME_NAMES[self.scheme.upper()])
         missing = (self.missing,) if isinstance(self.missing, str) else tuple(self.missing)
         object.__setattr__(self, "missing", missing)
         if self.n_sents < 0:
