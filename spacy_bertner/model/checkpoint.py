@@ -40,8 +40,11 @@ HUB_TIMEOUT = 10
 OTHER_TASKS = ("ForSequenceClassification", "ForQuestionAnswering", "ForMultipleChoice", "ForNextSentencePrediction")
 
 
-def check_folder(name: str) -> None:
-    """Raise CheckpointError for a name that is meant to be a folder, where there is none: it is not looked up on the hub."""
+def is_only_local(name: str, revision: str | None = None) -> bool:
+    """Return whether a checkpoint can only come from a folder or the cache, since the hub cannot be reached.
+
+    Raises CheckpointError for a name that is meant to be a folder, where there is none: it is not looked up on the hub.
+    """
     path = Path(name)
     is_path = name.startswith((".", "~")) or path.is_absolute() or "\\" in name or len(path.parts) > 2
     if not path.exists() and (is_path or (len(path.parts) > 1 and Path(path.parts[0]).is_dir())):
@@ -49,6 +52,7 @@ def check_folder(name: str) -> None:
             f"name: there is no folder {name!r} in {Path.cwd()}. If a step of your project makes it, run that first "
             "(python -m spacy project run encoder in the demo); else give the folder of a checkpoint, or its name on the hub"
         )
+    return not (path.exists() or _is_offline() or _can_reach_hub(name, revision))
 
 
 def _can_reach_hub(name: str, revision: str | None) -> bool:
@@ -65,25 +69,25 @@ def _can_reach_hub(name: str, revision: str | None) -> bool:
     return True
 
 
-def _arguments(name: str, is_saved: bool, revision: str | None = None) -> dict[str, Any]:
+def _arguments(is_local: bool, revision: str | None = None) -> dict[str, Any]:
     """Return the arguments of every `from_pretrained`; a saved pipeline needs no hub."""
     arguments: dict[str, Any] = {"trust_remote_code": False}
-    if is_saved or not (Path(name).exists() or _is_offline() or _can_reach_hub(name, revision)):
+    if is_local:
         arguments["local_files_only"] = True
     if revision is not None:
         arguments["revision"] = revision
     return arguments
 
 
-def load_tokenizer(name: str, *, is_saved: bool = False, revision: str | None = None) -> Any:
+def load_tokenizer(name: str, *, is_saved: bool = False, is_local: bool = False, revision: str | None = None) -> Any:
     """Load the fast tokenizer of a checkpoint; raises CheckpointError if there is none.
 
-    is_saved: whether it is the model folder of a saved pipeline.
+    is_saved: whether it is the model folder of a saved pipeline. is_local: as from `is_only_local`.
     revision: branch, tag or commit of the hub; None for its main branch.
     """
     from transformers import AutoTokenizer
 
-    arguments = _arguments(name, is_saved, revision)
+    arguments = _arguments(is_saved or is_local, revision)
     with quiet_transformers():
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, **arguments)
@@ -93,7 +97,7 @@ def load_tokenizer(name: str, *, is_saved: bool = False, revision: str | None = 
                 if is_byte_level_without_prefix(tokenizer):  # generic classes of transformers 5 ignore it
                     add_prefix_space(tokenizer)
         except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as err:
-            raise CheckpointError(missing_message(name, "tokenizer", err, revision)) from err
+            raise CheckpointError(missing_message(name, "tokenizer", err, is_local, revision)) from err
     if not tokenizer.is_fast:
         raise CheckpointError(
             f"name: the tokenizer of {name!r} ({type(tokenizer).__name__}) is a slow one, which does not map words to "
@@ -103,11 +107,17 @@ def load_tokenizer(name: str, *, is_saved: bool = False, revision: str | None = 
 
 
 def load_encoder(
-    name: str, *, is_saved: bool = False, overrides: dict[str, Any] | None = None, revision: str | None = None
+    name: str,
+    *,
+    is_saved: bool = False,
+    is_local: bool = False,
+    overrides: dict[str, Any] | None = None,
+    revision: str | None = None,
 ) -> tuple[nn.Module, nn.Linear | None, list[str] | None]:
     """Load the encoder of a checkpoint and, if it has one, its token-classification head.
 
     is_saved: whether it is the model folder of a saved pipeline; then no head is looked for, and safetensors are required.
+    is_local: as from `is_only_local`.
     overrides: values to change in the checkpoint's configuration; `id2label` may be one, the names of the head's rows, None
         for rows that stand for no tag.
     revision: branch, tag or commit of the hub; None for its main branch.
@@ -116,7 +126,7 @@ def load_encoder(
     """
     from transformers import AutoConfig, AutoModelForTokenClassification
 
-    arguments = _arguments(name, is_saved, revision)
+    arguments = _arguments(is_saved or is_local, revision)
     overrides = dict(overrides or {})
     names = overrides.pop("id2label", None)
     with quiet_transformers():
@@ -159,7 +169,7 @@ def load_encoder(
         except CheckpointError:
             raise
         except (OSError, ValueError, KeyError, RuntimeError, AttributeError, ImportError, SafetensorError) as err:
-            raise CheckpointError(missing_message(name, "checkpoint", err, revision)) from err
+            raise CheckpointError(missing_message(name, "checkpoint", err, is_local, revision)) from err
     missing = sorted(info["missing_keys"])
     # Names, or tuples of name and both shapes
     mismatched = sorted(found if isinstance(found, str) else found[0] for found in info["mismatched_keys"])
@@ -228,15 +238,15 @@ def _encoder_class(config: Any) -> Any:
     return AutoModel if isinstance(found, tuple) else found
 
 
-def missing_message(name: str, what: str, err: Exception, revision: str | None = None) -> str:
+def missing_message(name: str, what: str, err: Exception, is_local: bool, revision: str | None = None) -> str:
     """Return the message about a tokenizer or checkpoint that could not be loaded."""
     place = "folder" if Path(name).exists() else "hub name or folder"
     if revision is not None and place != "folder":
         place = f"revision {revision!r} of the {place}"
-    offline = "" if Path(name).exists() or not _is_offline() else " (HF_HUB_OFFLINE is set"
-    if not offline and not Path(name).exists() and not _can_reach_hub(name, revision):
-        offline = " (the hub cannot be reached"
-    offline += offline and ": only folders and cached files are available)"
+    offline = ""
+    if not Path(name).exists() and (is_local or _is_offline()):
+        why = "the hub cannot be reached" if is_local else "HF_HUB_OFFLINE is set"
+        offline = f" ({why}: only folders and cached files are available)"
     first_line = (str(err).strip().splitlines() or [type(err).__name__])[0][:300]
     return f"name: no usable {what} at the {place} {name!r}{offline}: {first_line}"
 

@@ -55,6 +55,8 @@ def _class_of_letters(text: str) -> str:
         return "other"
     if letters.isupper():
         return "upper" if len(letters) > 1 else "initial"
-    if letters.islower() or letters.istitle():
-        return "lower" if letters.islower() else "title"
+    if letters.islower():
+        return "lower"
+    if letters.istitle():
+        return "title"
     return "mixed" if any(map(str.isupper, letters)) else "other"

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from ..files import CheckpointError, pack_files, unpacked_files
 from .checkpoint import (
-    check_folder,
     check_vocabulary,
     is_lower_casing,
+    is_only_local,
     load_encoder,
     load_tokenizer,
     max_positions,
@@ -236,9 +236,11 @@ class EncoderShim(Shim):
         orthography: None for yes if the tokenizer lower-cases.
         Raises CheckpointError, which names the setting `name`.
         """
-        check_folder(name)
-        tokenizer = load_tokenizer(name, revision=revision)
-        encoder, head, tags = load_encoder(name, overrides=self.transformer_config, revision=revision)
+        is_local = is_only_local(name, revision)
+        tokenizer = load_tokenizer(name, is_local=is_local, revision=revision)
+        encoder, head, tags = load_encoder(
+            name, is_local=is_local, overrides=self.transformer_config, revision=revision
+        )
         if orthography is None:
             orthography = is_lower_casing(tokenizer)
         check_vocabulary(name, tokenizer, encoder)
@@ -303,7 +305,6 @@ class EncoderShim(Shim):
             raise CheckpointError(f"{path / HEAD_FILE}: weights missing {missing}, unexpected {unexpected}")
         self._set(module, tokenizer)
         self.orthography_version = version
-        self.pieces = None
         return self
 
     def to_bytes(self) -> bytes:
