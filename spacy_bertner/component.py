@@ -84,6 +84,12 @@ MAX_LOSS = 4.0
 NO_THRESHOLD: dict[str, float] | None = None if version("confection").startswith("0.") else {}
 
 
+def components_of(nlp: Language, *factories: str) -> dict[str, Any]:
+    """Return the components of a pipeline that these factories made, by default `bert_ner`, by name, in order."""
+    wanted = factories or ("bert_ner",)
+    return {name: pipe for name, pipe in nlp.pipeline if nlp.get_pipe_meta(name).factory in wanted}
+
+
 @Language.factory(
     "bert_ner",
     assigns=["doc.ents", "token.ent_iob", "token.ent_type", "span._.score"],
@@ -350,13 +356,15 @@ class BertNER(TrainablePipe):
         n_labelled = 0
         for n_done, (places, docs) in enumerate(groups, start=1):
             group = [examples[i] for i in places]
-            taught = teacher.probabilities(docs) if teacher else None
+            # A subclass that is not rehearsed may have the arguments of spaCy's own components
+            teaching: dict[str, Any] = {}
+            if teacher:
+                teaching = {"taught": teacher.probabilities(docs), "rehearse": rehearse}
             scores, backprop = self.model.begin_update(docs)
-            if taught is None:
-                group_loss, gradient = self.get_loss(group, scores)
-            else:
-                group_loss, gradient = self._rehearsed_loss(group, scores, taught, rehearse)
-            n = gradient.n_labelled if isinstance(gradient, Gradient) else self._n_labelled(group, scores)
+            group_loss, gradient = self.get_loss(group, scores, **teaching)
+            if not isinstance(gradient, Gradient):
+                gradient = Gradient(gradient, self._n_learned(group, scores, is_taught=bool(teaching)))
+            n = gradient.n_labelled
             loss = loss + group_loss
             n_labelled += n
             if n_done == len(groups):
@@ -365,7 +373,7 @@ class BertNER(TrainablePipe):
             # A shared layer waits for the gradient of all its listeners, even if it is zero
             if n or not self._interface.owns_encoder:
                 backprop(gradient)
-            if n and isinstance(gradient, Gradient) and gradient.transitions is not None:
+            if n and gradient.transitions is not None:
                 self._interface.add_transition_gradient(self.model, gradient.transitions)
         if n_labelled:
             self._interface.add_labelled(self.model, n_labelled)
@@ -376,7 +384,12 @@ class BertNER(TrainablePipe):
         return losses
 
     def get_loss(
-        self, examples: Iterable[Example], scores: list[Floats2d], *, learn_outside: bool = True
+        self,
+        examples: Iterable[Example],
+        scores: list[Floats2d],
+        *,
+        taught: Floats2d | None = None,
+        rehearse: float = 0.0,
     ) -> tuple[Any, list[Floats2d]]:
         """Compute the cross-entropy of the tags, summed over the labelled tokens, and its gradient.
 
@@ -388,29 +401,24 @@ class BertNER(TrainablePipe):
 
         examples: the examples.
         scores: tag scores, (n_tokens, n_tags) for each example.
-        learn_outside: whether tokens that are annotated as outside entities count; False if a teacher says what they are.
+        taught: the teacher's probabilities, (n_tokens of all examples, n_old). They are learned, at the weight `rehearse`,
+            where the annotation is `O` or missing (see `rehearsal.distil`).
         Returns the loss, a number or an array without dimensions on the device of the scores, and its gradient with
         respect to the scores.
         """
         if not scores:
             return 0.0, Gradient([], 0)
         has_row, truth = self._annotation(examples, scores)
-        if not learn_outside:
-            truth[truth == self.tag_set.outside] = MISSING
-        return tag_loss(self.tag_set, scores, has_row, truth, self.transitions())
-
-    def _rehearsed_loss(
-        self, examples: Sequence[Example], scores: list[Floats2d], taught: Floats2d, weight: float
-    ) -> tuple[Any, Gradient]:
-        """As `get_loss`, with the teacher's probabilities `taught` where the annotation is `O` or missing."""
+        if taught is None:
+            return tag_loss(self.tag_set, scores, has_row, truth, self.transitions())
         ops = get_array_ops(scores[0])
-        Y = ops.xp.concatenate(scores)  # (n_tokens, n_tags)
-        has_row, truth = self._annotation(examples, scores)
+        xp = ops.xp
+        Y = xp.concatenate(scores)  # (n_tokens, n_tags)
         loss, dY, n = distil(ops, Y, taught, truth, has_row, self.tag_set, self._rehearsal.annotated)
-        own_loss, gradient = self.get_loss(examples, scores, learn_outside=False)
-        n += int(((truth != MISSING) & (truth != self.tag_set.outside)).sum())
-        dY = ops.xp.concatenate(gradient) + weight * dY
-        return own_loss + weight * loss, Gradient(split_like(scores, dY), n)
+        truth[truth == self.tag_set.outside] = MISSING
+        own_loss, own = tag_loss(self.tag_set, scores, has_row, truth, self.transitions())
+        dY = xp.concatenate(own) + rehearse * dY
+        return own_loss + rehearse * loss, Gradient(split_like(scores, dY), own.n_labelled + n)
 
     def _annotation(self, examples: Iterable[Example], scores: list[Floats2d]) -> tuple[Bools1d, Ints1d]:
         """Return which tokens of all examples have scores, and the indices of their annotated tags; (n_tokens,) both."""
@@ -427,8 +435,10 @@ class BertNER(TrainablePipe):
             )
         return has_row, truth
 
-    def _n_labelled(self, examples: Sequence[Example], scores: list[Floats2d]) -> int:
-        return int((self._annotation(examples, scores)[1] != MISSING).sum())
+    def _n_learned(self, examples: Sequence[Example], scores: list[Floats2d], *, is_taught: bool) -> int:
+        """Return how many tokens are learned from: the labelled ones or, with a teacher, all that have scores."""
+        has_row, truth = self._annotation(examples, scores)
+        return int((has_row if is_taught else truth != MISSING).sum())
 
     def _is_annotated(self, example: Example) -> bool:
         key = self.cfg["spans_key"]

@@ -6,7 +6,6 @@ Such data does not stop a training run, since its owner may know about it; but t
 import warnings
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 from spacy.language import Language
@@ -68,7 +67,7 @@ class Faults:
         self.unknown = Kind("entities of labels that the component does not have")
         self.contradictions = Kind("documents with the words of an earlier one but other entities; both are learned")
         self.unknown_labels: set[str] = set()
-        self._places: dict[str, list[str]] = {}  # those of the entities of each label
+        self._labels: dict[str, Kind] = {}
         self._annotations: dict[int, int] = {}
 
     @property
@@ -80,9 +79,10 @@ class Faults:
 
     def _rare_labels(self) -> Kind:
         kind = Kind(f"entities of labels that occur at most {RARE} times, unlike the others: misspelled?")
-        if any(len(places) >= COMMON for places in self._places.values()):
-            for place in chain.from_iterable(places for places in self._places.values() if len(places) <= RARE):
-                kind.add(place)
+        if any(label.count >= COMMON for label in self._labels.values()):
+            for label in self._labels.values():
+                for place in label.places if label.count <= RARE else ():
+                    kind.add(place)
         return kind
 
     def add(self, example: Example) -> None:
@@ -107,7 +107,7 @@ class Faults:
         for entity in doc.ents:
             self.n_entities += 1
             place = f"{entity.label_} {_shorten(entity.text)!r} in {where}"
-            self._places.setdefault(entity.label_, []).append(place)
+            self._labels.setdefault(entity.label_, Kind(entity.label_)).add(place)
             aligned: Iterable[Span] = [entity] if is_same else example.get_aligned_spans_y2x([entity])
             span = next(iter(aligned), None)
             if span is None:

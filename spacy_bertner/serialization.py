@@ -77,9 +77,7 @@ def read_cfg(path: Path) -> dict[str, Any]:
         cfg = srsly.read_json(path)
     except (OSError, ValueError) as err:
         raise CheckpointError(f"{path}: cannot be read ({err})") from err
-    types = {"scheme": str, "tags": list}
-    if not isinstance(cfg, dict) or not all(isinstance(cfg.get(name), kind) for name, kind in types.items()):
-        raise CheckpointError(f"{path}: is not the cfg of a bert_ner component")
-    if not isinstance(cfg.get("sha256", {}), dict):
+    types = {"scheme": str, "tags": list, "sha256": dict}
+    if not isinstance(cfg, dict) or not all(isinstance({"sha256": {}, **cfg}.get(k), t) for k, t in types.items()):
         raise CheckpointError(f"{path}: is not the cfg of a bert_ner component")
     return cfg

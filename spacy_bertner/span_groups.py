@@ -3,7 +3,8 @@
 For training, the group is copied to the entities of a new reference, so that the rest is the same as with `doc.ents`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from spacy.tokens import Doc, Span, SpanGroup
@@ -21,6 +22,21 @@ def validate_spans_key(key: str | None) -> str | None:
 def annotated_entities(doc: Doc, key: str | None) -> Iterable[Span]:
     """Return the spans of a group of `doc.spans`, none if there is no such group; `doc.ents` if the key is None."""
     return doc.ents if key is None else doc.spans.get(key, ())
+
+
+def scored_spans(doc: Doc, key: str | None) -> Iterator[tuple[Span, Any]]:
+    """Yield the spans of a group of `doc.spans`, or `doc.ents` without a key, each with its score as it is stored.
+
+    The score of an entity is `ent._.score`, which may be an extension of other code; that of a span is in the group's
+    `attrs["scores"]`, as spaCy's spancat writes it. None if there is none.
+    """
+    spans = annotated_entities(doc, key)
+    if key is None:
+        has_score = Span.has_extension("score")
+        yield from ((ent, ent._.score if has_score else None) for ent in spans)
+    elif isinstance(spans, SpanGroup):
+        scores: Any = spans.attrs.get("scores", ())
+        yield from zip(spans, scores if len(scores) == len(spans) else [None] * len(spans), strict=True)
 
 
 def with_group_as_entities(example: Example, key: str) -> tuple[Example, list[Span]]:

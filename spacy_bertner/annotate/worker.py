@@ -2,11 +2,12 @@
 
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import spacy
@@ -14,12 +15,14 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.util import raise_error
 
+from ..component import components_of
 from ..entities import clear_ids
 from ..files import checksums
 from ..processes import require_gpu
 from .records import Chunk, Record
 from .writers import Writer, find_entities
 
+T = TypeVar("T")
 # Those of components that write entities to `doc.spans`
 SPAN_FACTORIES = ("bert_ner", "spancat", "spancat_singlelabel")
 
@@ -74,8 +77,7 @@ def set_threshold(nlp: Language, threshold: float) -> None:
     """Set the threshold of every `bert_ner` of a pipeline. Raises ValueError if none has this setting."""
     if not 0 <= threshold <= 1:
         raise ValueError(f"--threshold: {threshold} is not between 0 and 1")
-    names = [name for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory == "bert_ner"]
-    settings = [cfg for name in names if "threshold" in (cfg := nlp.get_pipe(name).cfg)]  # type: ignore[attr-defined]
+    settings = [pipe.cfg for pipe in components_of(nlp).values() if "threshold" in pipe.cfg]
     if not settings:
         raise ValueError("--threshold: no component of this pipeline has that setting")
     for cfg in settings:
@@ -115,7 +117,7 @@ def annotate_chunk(nlp: Language, chunk: Chunk, writer: Writer) -> list[Rendered
 
 
 def _rendered(nlp: Language, chunk: Chunk, writer: Writer) -> list[Rendered]:
-    docs = _docs(nlp, [record for record in chunk.records if record.error is None])
+    docs = docs_or_reasons(nlp, [record for record in chunk.records if record.error is None], partial(_input, nlp))
     keys = written_groups(nlp)
     return [
         _render(writer, record, number, record.error or next(docs), keys)
@@ -125,8 +127,7 @@ def _rendered(nlp: Language, chunk: Chunk, writer: Writer) -> list[Rendered]:
 
 def written_groups(nlp: Language) -> list[str]:
     """Return the keys of the groups of `doc.spans` that components of a pipeline write entities to."""
-    names = [name for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory in SPAN_FACTORIES]
-    keys = [getattr(nlp.get_pipe(name), "cfg", {}).get("spans_key") for name in names]
+    keys = [getattr(pipe, "cfg", {}).get("spans_key") for pipe in components_of(nlp, *SPAN_FACTORIES).values()]
     return list(dict.fromkeys(key for key in keys if key is not None))
 
 
@@ -140,26 +141,29 @@ def _render(writer: Writer, record: Record, number: int, doc: Doc | str, spans_k
     return Rendered(writer.render_error(record, number, doc), error=doc)
 
 
-def _docs(nlp: Language, records: Sequence[Record]) -> Iterator[Doc | str]:
-    """Yield the Doc of each record, or the reason why there is none; the halves of a failing batch are tried again."""
-    if not records:
+def docs_or_reasons(nlp: Language, items: Sequence[T], make_input: Callable[[T], str | Doc]) -> Iterator[Doc | str]:
+    """Yield the pipeline's Doc for each item, or the reason why there is none; a failing batch is tried again in halves.
+
+    make_input: returns the text or the Doc of an item.
+    """
+    if not items:
         return
     try:
-        inputs = [(_input(nlp, record), i) for i, record in enumerate(records)]
+        inputs = [(make_input(item), i) for i, item in enumerate(items)]
         docs = list(nlp.pipe(inputs, as_tuples=True, batch_size=len(inputs)))
         # Docs that a component replaced have lost their number, but not their order
-        if len(docs) == len(records) and all(number in (None, i) for i, (_, number) in enumerate(docs)):
+        if len(docs) == len(items) and all(number in (None, i) for i, (_, number) in enumerate(docs)):
             yield from (doc for doc, _ in docs)
             return
         reason = f"the pipeline gave {len(docs)} documents for {len(inputs)}"
-    except Exception as err:
+    except Exception as err:  # a component may raise anything
         reason = _reason(err)
-    if len(records) == 1:
+    if len(items) == 1:
         yield reason
     else:
-        half = len(records) // 2
-        yield from _docs(nlp, records[:half])
-        yield from _docs(nlp, records[half:])
+        half = len(items) // 2
+        yield from docs_or_reasons(nlp, items[:half], make_input)
+        yield from docs_or_reasons(nlp, items[half:], make_input)
 
 
 def _input(nlp: Language, record: Record) -> str | Doc:

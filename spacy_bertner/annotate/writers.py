@@ -21,6 +21,7 @@ from spacy.vocab import Vocab
 
 from ..formats.conll.layout import starts_mark
 from ..formats.faults import printable
+from ..span_groups import scored_spans
 from .docbin import merge_docbins
 from .records import Record
 
@@ -35,24 +36,18 @@ Entity = tuple[Span, float | None]
 
 
 def find_entities(doc: Doc, spans_keys: Sequence[str] = ()) -> list[Entity]:
-    """Return the entities of a Doc, those of `doc.ents` and of groups of `doc.spans`, in order, each once.
-
-    spans_keys: the keys of the groups. Their scores are those in `attrs["scores"]`, as spaCy's spancat writes them.
-    """
-    found = {(ent.start, ent.end, ent.label): (ent, _score(ent)) for ent in doc.ents}
-    for key in spans_keys:
-        group = doc.spans.get(key, ())
-        scores = group.attrs.get("scores", ()) if group else ()
-        for span, score in zip_longest(group, scores if len(scores) == len(group) else ()):
-            known = None if score is None or not math.isfinite(score) else round(float(score), SCORE_DIGITS)
-            found.setdefault((span.start, span.end, span.label), (span, known))
-    return [found[key] for key in sorted(found)]
+    """Return the entities of a Doc, in `doc.ents` and in the groups `spans_keys` of `doc.spans`, in order, each once."""
+    found: dict[tuple[int, int, int], Entity] = {}
+    for key in (None, *spans_keys):
+        for span, score in scored_spans(doc, key):
+            found.setdefault((span.start, span.end, span.label), (span, _rounded(score)))
+    return [found[place] for place in sorted(found)]
 
 
-def _score(ent: Span) -> float | None:
-    """Return `ent._.score`; None if there is none, or if it is not a number, as with an extension of other code."""
-    score = ent._.score if Span.has_extension("score") else None
-    return round(float(score), SCORE_DIGITS) if isinstance(score, numbers.Real) else None
+def _rounded(score: Any) -> float | None:
+    """Return a score as it is written; None if it is no number, as with an extension of other code."""
+    is_number = isinstance(score, numbers.Real) and math.isfinite(score)
+    return round(float(score), SCORE_DIGITS) if is_number else None
 
 
 def _check_flat(entities: Sequence[Entity], name: str) -> None:

@@ -4,19 +4,20 @@ Predictions on the pipeline's own tokens are projected onto the tokens of the go
 (`spacy.scorer.get_ner_prf`), so that the figures are the same.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from spacy.language import Language
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc
 from spacy.training import Example
 from spacy.util import minibatch
 from thinc.api import Model
 
-from ..annotate.worker import prepared
+from ..annotate.worker import docs_or_reasons, prepared
 from ..model.interface import interface_of
+from ..span_groups import scored_spans
 from .documents import Document, Entity, Lost, as_document, read_docs, shorten
 
 
@@ -64,7 +65,8 @@ def predict(
                     result.skipped.append(document)
                 else:
                     scored.append((document, reference))
-            for (document, reference), doc in _pipe(nlp, scored, gold_tokens, batch_size):
+            docs = docs_or_reasons(nlp, scored, lambda item: _unannotated(nlp, item[1], gold_tokens))
+            for (document, reference), doc in zip(scored, docs, strict=True):
                 if isinstance(doc, str):
                     n = len(document.gold)
                     reason = f"could not be processed, so that its {n} entities are not in the figures: {doc}"
@@ -74,28 +76,6 @@ def predict(
                     result.cut += _cut_words(nlp, document.number, doc)
                     result.documents.append(document)
     return result
-
-
-def _pipe(
-    nlp: Language, todo: Sequence[tuple[Document, Doc]], gold_tokens: bool, batch_size: int
-) -> Iterator[tuple[tuple[Document, Doc], Doc | str]]:
-    """Yield the pipeline's Doc for each document, or why there is none; a batch that fails is tried again in halves."""
-    if not todo:
-        return
-    try:
-        docs = list(nlp.pipe((_unannotated(nlp, doc, gold_tokens) for _, doc in todo), batch_size=batch_size))
-        if len(docs) == len(todo):
-            yield from zip(todo, docs, strict=True)
-            return
-        reason = f"the pipeline gave {len(docs)} documents for {len(todo)}"
-    except Exception as err:  # a component may raise anything
-        reason = f"{type(err).__name__}: {err}"
-    if len(todo) == 1:
-        yield todo[0], reason
-    else:
-        half = len(todo) // 2
-        yield from _pipe(nlp, todo[:half], gold_tokens, batch_size)
-        yield from _pipe(nlp, todo[half:], gold_tokens, batch_size)
 
 
 def _unannotated(nlp: Language, doc: Doc, gold_tokens: bool) -> Doc:
@@ -108,7 +88,7 @@ def _unannotated(nlp: Language, doc: Doc, gold_tokens: bool) -> Doc:
 def _add_predictions(result: Predicted, document: Document, example: Example, spans_key: str | None) -> None:
     doc, reference, number = example.predicted, example.reference, document.number
     has_gold_tokens = len(doc) == len(reference) and all(a.orth == b.orth for a, b in zip(doc, reference, strict=True))
-    for span, score in _scored_spans(doc, spans_key):
+    for span, score in scored_spans(doc, spans_key):
         start, end = span.start, span.end
         if not has_gold_tokens:
             tokens = example.alignment.x2y[start:end]
@@ -119,7 +99,7 @@ def _add_predictions(result: Predicted, document: Document, example: Example, sp
         if document.is_annotated is not None and not all(document.is_annotated[start:end]):
             result.ignored.append(Lost(number, span.text, span.label_, "is on tokens without gold annotation"))
         else:
-            document.predicted.append(Entity(start, end, span.label_, score))
+            document.predicted.append(Entity(start, end, span.label_, _probability(score)))
     document.predicted.sort(key=lambda entity: entity.key)
     if not has_gold_tokens:
         for span in reference.ents if spans_key is None else reference.spans[spans_key]:
@@ -134,20 +114,6 @@ def _cut_words(nlp: Language, number: int, doc: Doc) -> Iterator[Lost]:
         for i in interface_of(model).cut_words(model, doc) if isinstance(model, Model) else ():
             reason = f"a word of {len(doc[i].text)} characters, longer than a window: the model sees only its start"
             yield Lost(number, shorten(doc[i].text), None, reason)
-
-
-def _scored_spans(doc: Doc, spans_key: str | None) -> Iterator[tuple[Span, float | None]]:
-    """Yield the predicted entities, each with its score."""
-    if spans_key is None:
-        has_score = Span.has_extension("score")
-        for ent in doc.ents:
-            yield ent, _probability(ent._.score) if has_score else None
-    elif spans_key in doc.spans:
-        group = doc.spans[spans_key]
-        scores: Any = group.attrs.get("scores", ())  # where spaCy's spancat has them
-        scores = scores if len(scores) == len(group) else [None] * len(group)
-        for span, score in zip(group, scores, strict=True):
-            yield span, _probability(score)
 
 
 def _probability(value: Any) -> float | None:

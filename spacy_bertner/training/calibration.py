@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,13 +17,12 @@ from spacy.language import Language
 from spacy.training import Corpus, Example
 from spacy.util import minibatch
 
+from ..component import BertNER, components_of
 from ..decoding import Floats64, Lattice, entity_probabilities, expectations, segment_bounds
 from ..entities import best_spans
+from ..loss import encode_annotation
 from ..span_groups import with_group_as_entities
 from ..tags import MISSING, Bools1d, Floats2d
-
-if TYPE_CHECKING:
-    from ..component import BertNER
 
 # Range of the temperature
 LOWEST, HIGHEST = 0.05, 20.0
@@ -125,7 +124,7 @@ def calibrate_pipeline(nlp: Language, data: Path, test: Path | None = None) -> I
 
     Yields lines that describe the changes. Raises ValueError as `calibrate` does, and if there is no such component.
     """
-    names = [name for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory == "bert_ner"]
+    names = list(components_of(nlp))
     if not names:
         raise ValueError(
             f"the pipeline has no bert_ner component; its components are {', '.join(nlp.pipe_names) or 'none'}"
@@ -174,13 +173,9 @@ class Sample:
             rows = component.tag_rows(docs)
             is_kept = np.zeros(rows.starts[-1], dtype=bool)
             is_kept[rows.tokens] = True
-            gold = [
-                self.tag_set.encode(eg.get_aligned_ner(), is_kept[start : start + len(eg.predicted)])[0]
-                for eg, start in zip(pairs, rows.starts, strict=False)
-            ]
             scores.append(rows.scores)
             is_first.append(rows.is_first)
-            truth.append(np.concatenate(gold)[rows.tokens])
+            truth.append(encode_annotation(self.tag_set, pairs, is_kept)[0][rows.tokens])
             gold_entities = [GoldEntities(eg) for eg in pairs]
             for first, last, label in best_spans(self.tag_set, rows, self.transitions):
                 (i, start), (_, end) = rows.place(first), rows.place(last - 1)
@@ -220,10 +215,10 @@ class Sample:
         return expectations(lattice, scores / np.float32(temperature), *segment_bounds(self.is_first))[0]
 
 
-def _component(nlp: Language, name: str) -> "BertNER":
-    if name not in nlp.pipe_names or nlp.get_pipe_meta(name).factory != "bert_ner":
+def _component(nlp: Language, name: str) -> BertNER:
+    if name not in (components := components_of(nlp)):
         raise ValueError(f"{name!r} is not a bert_ner component of the pipeline, which has {', '.join(nlp.pipe_names)}")
-    return cast("BertNER", nlp.get_pipe(name))
+    return components[name]
 
 
 class GoldEntities:

@@ -15,6 +15,7 @@ from spacy.training import Example
 from spacy.util import resolve_dot_names
 from wasabi import MESSAGES, Printer
 
+from ..component import components_of
 from ..data_faults import Faults
 from ..model.interface import interface_of
 from ..span_groups import with_group_as_entities
@@ -28,8 +29,8 @@ def check_data(config_path: Path, overrides: dict[str, Any], msg: Printer) -> bo
     Returns whether there was no error. Raises ValueError for a config without `bert_ner`, and what loading raises.
     """
     nlp = util.load_model_from_config(util.load_config(config_path, overrides=overrides), auto_fill=True)
-    names = [name for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory == "bert_ner"]
-    if not names:
+    components = components_of(nlp)
+    if not components:
         raise ValueError(
             f"{config_path}: its pipeline ({', '.join(nlp.pipe_names) or 'empty'}) has no component bert_ner; "
             "`python -m spacy debug data` checks the others"
@@ -42,14 +43,13 @@ def check_data(config_path: Path, overrides: dict[str, Any], msg: Printer) -> bo
         )
         nlp.initialize(lambda: corpora[0](nlp))
     train, dev = (list(corpus(nlp)) for corpus in corpora)
-    for name in names:
-        component: Any = nlp.get_pipe(name)
+    for i, (name, component) in enumerate(components.items()):
         labels, key = component.labels, component.cfg["spans_key"]
         msg.info(
             f"Component: {name}{f', doc.spans[{key!r}]' if key else ''}; {len(labels)} label(s): "
             f"{', '.join(sorted(labels))}"
         )
-        if name == names[0]:
+        if i == 0:
             shared = len({eg.predicted.text for eg in train} & {eg.predicted.text for eg in dev})
             no_overlap = "No overlap between training and development data"
             _print_problem(msg, shared, f"{shared} training text(s) also in the development data", no_overlap)

@@ -1,11 +1,13 @@
 """A check of the development data, to be named in a training config."""
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 
 from spacy.language import Language
 from spacy.util import resolve_dot_names
 
+from ..component import components_of
 from ..span_groups import annotated_entities
 
 
@@ -24,27 +26,25 @@ def check_dev_corpus(nlp: Language) -> Language:
     if not place:
         return nlp
     (corpus,) = resolve_dot_names(config, [place])
-    components = {name: pipe for name, pipe in nlp.pipeline if nlp.get_pipe_meta(name).factory == "bert_ner"}
-    counts_of: dict[str, dict[str, int]] = {name: {} for name in components}
-    examples = list(corpus(nlp))
-    for example in examples:
+    components = components_of(nlp)
+    counts_of: dict[str, Counter[str]] = {name: Counter() for name in components}
+    is_empty = True
+    for example in corpus(nlp):
+        is_empty = False
         for name, component in components.items():
-            counts = counts_of[name]
-            for entity in annotated_entities(example.reference, component.cfg["spans_key"]):  # type: ignore[attr-defined]
-                counts[entity.label_] = counts.get(entity.label_, 0) + 1
+            entities = annotated_entities(example.reference, component.cfg["spans_key"])
+            counts_of[name].update(entity.label_ for entity in entities)
     for name, counts in counts_of.items():
         if not counts:
-            what = "has no entities" if examples else "is empty"
             warnings.warn(
-                f"{name}: the development data ({place}) {what}: the scores are 0 or missing, and the best model is not "
-                "chosen by them",
+                f"{name}: the development data ({place}) {'is empty' if is_empty else 'has no entities'}: the scores are 0 "
+                "or missing, and the best model is not chosen by them",
                 stacklevel=2,
             )
     for name, component in components.items():
-        if component.learns_labels:  # type: ignore[attr-defined]
+        if component.learns_labels:
             continue
-        labels, counts = component.labels, counts_of[name]  # type: ignore[attr-defined]
-        unseen = {label: n for label, n in counts.items() if label not in labels}
+        unseen = {label: n for label, n in counts_of[name].items() if label not in component.labels}
         if unseen:
             warnings.warn(
                 f"{name}: labels in the development data alone, which can never be found and count as missed: "
