@@ -22,12 +22,12 @@ Floats2d = NDArray[np.floating]
 class Scheme(NamedTuple):
     """A tag scheme as files and heads write it.
 
-    like: the scheme of the component that has the same tags, perhaps with other letters.
+    like: the scheme of the component that has the same tags, perhaps with other letters; None if only files use it.
     prefixes: its letters; those of the component's schemes in the order in which the tags of a label are numbered.
     aliases: its other names.
     """
 
-    like: str
+    like: str | None
     prefixes: str
     aliases: tuple[str, ...] = ()
 
@@ -42,11 +42,14 @@ SCHEMES = {
     "BMEWO": Scheme("BILUO", "BMEW", ("BMEOW",)),
     "IOB1": Scheme("IOB1", "IB", ("BIO1",)),
     "IO": Scheme("IO", "I"),
+    "BIOS": Scheme(None, "BIS", ("BISO",)),
+    "IOE2": Scheme(None, "IE"),
+    "IOE1": Scheme(None, "IE"),
 }
 # The place in an entity that a prefix stands for, in BILUO: beginning, inside, last, unit (the only token)
 ROLES = {"B": "B", "I": "I", "M": "I", "L": "L", "E": "L", "U": "U", "S": "U", "W": "U"}
 # The schemes of the component, with their prefixes
-PREFIXES = {scheme.like: scheme.prefixes for name, scheme in SCHEMES.items() if scheme.like in (name, *scheme.aliases)}
+PREFIXES = {like: prefixes for name, (like, prefixes, aliases) in SCHEMES.items() if like in (name, *aliases)}
 # What a label must have of them so that there can be an entity of it: one of these
 FIRST_PREFIXES = {"BIO": ("B",), "BILUO": ("U", "BL"), "IOB1": ("I",), "IO": ("I",)}
 # Which of them the names of a head are read as, where they fit several: the first
@@ -71,6 +74,11 @@ def validate_label(label: str) -> str:
     if label in (OUTSIDE, "-"):
         raise ValueError(
             f"labels: {label!r} is reserved ('O' marks tokens outside, '-' missing annotation); rename the label"
+        )
+    if label.startswith("!"):
+        raise ValueError(
+            f"labels: {label!r} is negative annotation, as of Prodigy and the setting incorrect_spans_key of spaCy's ner, "
+            "which bert_ner does not learn from; remove these entities from the data"
         )
     return label
 
