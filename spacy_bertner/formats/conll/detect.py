@@ -53,9 +53,11 @@ def detect_layout(sample: Sample) -> Layout:
         raise sample.source.error(_NOT_THIS[sample.options.layout])
     if layout.tag is not None and layout.tag in (layout.word, *layout.layers):
         raise sample.source.error(f"column {layout.title(layout.tag)} cannot be two things at once")
-    prefixes = {match and match[1] for match in map(_LANGUAGE.match, sample.column(layout.word))}
-    if len(sample.rows) > 1 and len(prefixes) == 1 and layout.kind in ("columns", "indexed", "table"):
-        layout = replace(layout, prefix=prefixes.pop() or "")
+    words = sample.column(layout.word)
+    if len(words) > 1 and layout.kind in ("columns", "indexed", "table") and (match := _LANGUAGE.match(words[-1])):
+        is_header = layout.kind == "table"
+        if all(word.startswith(match[1]) for word in words[is_header:]):
+            layout = replace(layout, prefix=match[1])
     return layout
 
 

@@ -70,10 +70,15 @@ class Sample:
     def is_tags(self, at: int, rows: Sequence[Sequence[str]] | None = None) -> bool:
         """Say whether a column holds tags: nearly all of it, and at least one that is not just missing."""
         rows = self.rows if rows is None else rows
-        values = [row[at] for row in rows if at < len(row)]
-        n_tags = sum(self.parse.is_tag(value) for value in values)
-        n_missing = sum(value in self.parse.markers for value in values)
-        return n_tags > 0 and n_tags + n_missing >= RULE * len(rows)
+        n_tags, n_left = 0, (1 - RULE) * len(rows)
+        for row in rows:
+            if at < len(row) and self.parse.is_tag(row[at]):
+                n_tags += 1
+            elif at >= len(row) or row[at] not in self.parse.markers:
+                n_left -= 1
+                if n_left < -1e-9:
+                    return False
+        return n_tags > 0
 
     def tag_columns(self) -> list[int]:
         """Return the columns that hold tags; where bare labels are tags too, only those with an O."""
@@ -124,7 +129,8 @@ class Sample:
 
     def is_indexed(self) -> bool:
         """Say whether lines start with a number that counts the tokens of a sentence or of the file."""
-        if len(self.rows[0]) < 3:
+        n_numbers = sum(row[0][:1].isdecimal() for row in self.rows)
+        if len(self.rows[0]) < 3 or n_numbers < 0.75 * len(self.rows):
             return False
         n_fit, last, is_first = 0, 0, True
         for line in self.lines:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...tags import OUTSIDE, ROLES, SCHEMES
@@ -102,25 +102,23 @@ class TagParser(dict[str, Tag]):
         return Tag(UNANNOTATED, "", f"tag '{text}' {fault}", "missing annotation")
 
 
-def detect_spelling(lines: Iterable[str]) -> str | None:
+def detect_spelling(lines: Sequence[str]) -> str | None:
     """Detect how a file writes its tags: a key of `SPELLINGS` if nearly all lines have a tag in that form, else None."""
-    items: Counter[str] = Counter()
-    n_lines = 0
-    for line in lines:
-        items.update(re.split(r"[ \t|]+", line))
-        n_lines += 1
-
-    def count(spelling: str | None) -> tuple[int, int]:
-        parse = TagParser(spelling=spelling)
-        tags = {item: n for item, n in items.items() if parse.is_tag(item)}
-        return sum(n for item, n in tags.items() if parse[item].label), sum(tags.values())
-
-    n_standard, _ = count(None)
-    for name in SPELLINGS:
-        n_entities, n_tags = count(name)
-        if n_entities > 2 * n_standard and n_tags >= 0.9 * n_lines:
+    text, n_lines = "\n".join(lines), len(lines)
+    n_standard = _count_items(r"[BIMELSUW]-[^\s|]+", text)
+    for name, (pattern, outside) in SPELLINGS.items():
+        n_entities = _count_items(pattern.pattern.replace(r"\S", r"[^\s|]"), text)
+        if (
+            n_entities > n_standard
+            and n_entities + sum(_count_items(re.escape(o), text) for o in outside) >= 0.9 * n_lines
+        ):
             return name
     return None
+
+
+def _count_items(pattern: str, text: str) -> int:
+    """Count the matches of a pattern between blanks, ends of lines and bars."""
+    return sum(1 for _ in re.finditer(rf"(?<![^\s|])(?:{pattern})(?![^\s|])", text))
 
 
 def begins(before: Tag, tag: Tag) -> bool:
