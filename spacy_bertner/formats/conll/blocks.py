@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -117,7 +117,9 @@ class BlockReader:
             yield block
 
     def _start_block(self) -> Block:
-        self._block = Block(layers=tuple([] for _ in self.layout.layers))
+        self._block = Block()
+        if self.layout.layers:
+            self._block.layers = tuple([] for _ in self.layout.layers)
         self._dropped: list[str] = []  # the tags of lines without a word since the last token
         self._decode = DECODERS[self.layout.decode]() if self.layout.decode else None
         self._is_sentence_end = False  # after a token marked EndOfSentence
@@ -243,12 +245,16 @@ class BlockReader:
             self._repair(number, "no word in this line", "dropped", text)
             self._dropped.append(tag)
             return
-        layers = [_column(in_place, at, UNANNOTATED) for at in layout.layers]
-        self._add(number, text, word.removeprefix(layout.prefix), tag, _column(in_place, layout.pos), layers)
+        if layout.prefix:
+            word = word.removeprefix(layout.prefix)
+        self._add(number, text, word, tag, _column(in_place, layout.pos))
+        if layout.layers:
+            for column, at in zip(self._block.layers, layout.layers, strict=True):
+                column.append(_column(in_place, at, UNANNOTATED))
         if layout.misc is not None:
             self._read_flags(_column(fields, layout.misc).split("|"), _column(fields, layout.index))
 
-    def _add(self, number: int, text: str, word: str, tag: str, pos: str, layers: Sequence[str] = ()) -> None:
+    def _add(self, number: int, text: str, word: str, tag: str, pos: str) -> None:
         block = self._block
         if self._dropped:
             tag = self._apart(number, text, tag)
@@ -260,8 +266,6 @@ class BlockReader:
         block.tags.append(tag)
         if self.layout.pos is not None:
             block.pos.append(pos)
-        for column, value in zip(block.layers, layers, strict=True):
-            column.append(value)
         if self.report is not None:
             block.lines.append((number, text))
 

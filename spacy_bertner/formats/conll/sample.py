@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from operator import ne
 
 from ...tags import OUTSIDE
 from ..source import Source
@@ -103,6 +104,9 @@ class Sample:
 
         others: the columns of which one must have more values.
         """
+        values = self.column(at)
+        if 2 * sum(map(ne, values, values[1:])) > len(values):
+            return False
         keys = [tuple(map(str.strip, row[: at + 1])) for row in self.rows if len(row) > at + 1]
         n_values, runs = len({key[at] for key in keys}), [key for key, _ in groupby(keys)]
         is_unique = len(runs) == len(set(runs)) or all(key[at].isdecimal() for key in runs)

@@ -96,7 +96,8 @@ def scan(source: Source, options: ReadOptions, on_read: OnRead | None = None) ->
     """
     encoding = options.encoding
     sample = [line.rstrip("\r\n") for line in islice(source.lines(encoding), _SAMPLE_LINES)]
-    spelling = detect_spelling([line for line in sample if line.strip() and line[0] not in "#-"])
+    filled = [line for line in sample if line.strip() and line[0] not in "#-"]
+    spelling = detect_spelling(filled[:: 1 + len(filled) // 1000])
     parse = TagParser(options.missing, options.scheme == "IO", options.label, spelling)
     layout = detect_layout(Sample(source, sample, options, parse))
     if layout.tag is None and layout.misc_key is None:
