@@ -174,6 +174,8 @@ def _table(sample: Sample) -> Layout | None:
 
 def _inline(sample: Sample) -> Layout | None:
     """`word|tag` or `word|POS|tag`, one sentence per line."""
+    if not any("|" in line for line in sample.body):
+        return None
     items = [item for line in sample.body for item in BLANKS.split(line.strip(" \t"))]
     n_tagged = sum("|" in item and sample.parse.is_tag(item.rpartition("|")[2]) for item in items)
     if n_tagged == 0 or (sample.options.layout == "auto" and n_tagged < RULE * len(items)):

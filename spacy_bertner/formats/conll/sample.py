@@ -45,12 +45,14 @@ class Sample:
         n_tabs = sum("\t" in line for line in lines)
         if n_tabs == 0:
             return "space"
+        n_tags = sum(self.parse.is_tag(line.rpartition("\t")[2]) for line in lines)
+        if n_tabs == len(lines) and n_tags >= RULE * len(lines):
+            return "tab"
         by_blanks = [BLANKS.split(line) for line in lines]
         is_even = len({len(fields) for fields in by_blanks}) == 1
         if n_tabs < len(lines):
             return "space" if is_even or n_tabs <= len(lines) / 2 else "tab"
         # Lines such as `word <tab> POS <space> tag` have tabs, but not only these separate columns
-        n_tags = sum(self.parse.is_tag(line.rpartition("\t")[2]) for line in lines)
         n_tags_by_blanks = sum(self.parse.is_tag(fields[-1]) for fields in by_blanks)
         return "space" if is_even and n_tags_by_blanks >= RULE * len(lines) > n_tags else "tab"
 
