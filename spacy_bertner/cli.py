@@ -80,7 +80,7 @@ def convert_cli(
     spans_key: Annotated[str, typer.Option(help="Key in doc.spans for the second layer")] = "sc",
     misc_key: Annotated[str | None, typer.Option(help="Key of the tags in the MISC column of CoNLL-U")] = None,
     layout: Annotated[str, typer.Option(help="columns, conllu, conll2012, webanno, table, inline, or auto")] = "auto",
-    delimiter: Annotated[str, typer.Option(help="tab, space or auto")] = "auto",
+    delimiter: Annotated[str, typer.Option(help="tab, space, comma or auto")] = "auto",
     encoding: Encoding = "utf-8",
     lang: Annotated[str, typer.Option("--lang", "-l", help="Language of the vocabulary and the tokenizer")] = "en",
     detokenize: Annotated[bool, typer.Option("--detokenize", help="Set spaces by rules if files give none")] = False,

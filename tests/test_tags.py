@@ -192,5 +192,5 @@ def test_encode_where_nothing_is_kept():
 
 @pytest.mark.parametrize("label", ["!PERSON", "!"])
 def test_negative_annotation_is_no_label(label):
-    with pytest.raises(ValueError, match="negative annotation.*incorrect_spans_key"):
+    with pytest.raises(ValueError, match=r"negative annotation.*incorrect_spans_key"):
         validate_label(label)

@@ -73,7 +73,8 @@ class BlockReader:
         word_at, tag_at, pos_at, n_columns = layout.word, layout.tag, layout.pos, layout.most
         is_tab = layout.delimiter == "tab"
         # Most lines of most files take this short way; what is unusual goes the long way, with the same result
-        is_plain = layout.kind == "columns" and not (layout.layers or layout.groups or layout.decode or layout.prefix)
+        is_odd = layout.layers or layout.groups or layout.decode or layout.prefix or layout.delimiter == "comma"
+        is_plain = layout.kind == "columns" and not is_odd
         ends = " \t\r\n" if layout.kind in ("columns", "indexed", "germeval") else "\r\n"
         is_short = is_plain
         self._finished: Block | None = None  # ended by the id of another sentence or document

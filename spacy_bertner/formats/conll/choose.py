@@ -43,10 +43,18 @@ def find_word(sample: Sample, columns: list[int]) -> dict[str, Any]:
     columns: those without tags. Returns the `word` and the `groups` of the layout.
     """
     ids: list[int] = []
-    while columns[: len(ids) + 1] == [*ids, len(ids)] and sample.is_group(len(ids), columns[len(ids) + 1 :]):
+    while columns[: len(ids) + 1] == [*ids, len(ids)] and sample.is_group([*ids, len(ids)], columns[len(ids) + 1 :]):
         ids.append(len(ids))
-    words = [i for i in columns[len(ids) :] if i == 0 or not all(map(str.isdecimal, sample.column(i)))]
-    return {"word": words[0] if words else 0, "groups": sample.groups(ids)}
+    words = [i for i in columns[len(ids) :] if i == 0 or not is_numbers(sample, i)]
+    word = words[0] if words else 0
+    if not ids:
+        ids = [i for i in columns if i > word and is_numbers(sample, i) and sample.is_group([i], [word])][:1]
+    return {"word": word, "groups": sample.groups(ids)}
+
+
+def is_numbers(sample: Sample, at: int) -> bool:
+    """Say whether a column holds nothing but numbers."""
+    return all(map(str.isdecimal, sample.column(at)))
 
 
 def find_pos(sample: Sample, tagged: Sequence[int], at: dict[str, Any]) -> int | None:
@@ -64,7 +72,8 @@ def find_pos(sample: Sample, tagged: Sequence[int], at: dict[str, Any]) -> int |
     for i in range(first + 1, sample.n_columns):
         values = sample.column(i)
         n_words = sum(value.lower() == word for value, word in zip(values, words, strict=True))
-        if i not in tagged and i != at["tag"] and 2 * n_words < len(words) and set(values) != {"_"}:
+        is_free = i not in tagged and i != at["tag"] and not is_numbers(sample, i)
+        if is_free and 2 * n_words < len(words) and set(values) != {"_"}:
             ranks.append((len(set(values)), i != first + usual, i))
     return min(ranks)[2] if ranks else None
 

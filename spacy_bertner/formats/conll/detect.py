@@ -17,7 +17,20 @@ CONLLU_COLUMNS = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPRE
 # Names of columns, in order of preference
 WORD_NAMES = ("TOKEN", "FORM", "WORD", "TOKENS", "WORDS")
 TAG_NAMES = (
-    *("NE-COARSE-LIT", "NE-COARSE", "NER", "NER-TAG", "NER_TAG", "NERTAG", "NE", "NE-TAG"),
+    *(
+        "NE-COARSE-LIT",
+        "NE-COARSE",
+        "NER",
+        "NER-TAG",
+        "NER_TAG",
+        "NERTAG",
+        "NE",
+        "NE-TAG",
+        "NER_TAGS",
+        "NER-TAGS",
+        "NER_LABELS",
+        "GOLD",
+    ),
     *("TAG", "TAGS", "LABEL", "LABELS", "BIO", "IOB", "IOB2", "ENTITY"),
 )
 POS_NAMES = ("XPOS", "POS", "UPOS")
@@ -153,7 +166,7 @@ def _table(sample: Sample) -> Layout | None:
     header = next((line for line in sample.lines if line.strip() and not line.startswith("#")), "").rstrip(" \t")
     delimiter = options.delimiter
     if delimiter == "auto":
-        delimiter = "tab" if "\t" in header else "space"
+        delimiter = "tab" if "\t" in header else "comma" if "," in header else "space"
     names = split_line(header, delimiter)
     by_name = _named(names)
     word, tag = _first(by_name, WORD_NAMES), _first(by_name, TAG_NAMES)
@@ -168,6 +181,10 @@ def _table(sample: Sample) -> Layout | None:
     letters = ["".join(filter(str.isalpha, name)).upper() for name in names]
     groups = [(i, True) for i, name in enumerate(letters) if name in _DOCUMENT_NAMES]
     groups += [(i, False) for i, name in enumerate(letters) if name in _SENTENCE_NAMES]
+    if not groups and delimiter == sample.delimiter:
+        groups = list(
+            sample.groups([i for i in range(at["word"]) if i != at["tag"] and sample.is_group([i], [at["word"]])])
+        )
     at |= {"misc": by_name.get("MISC"), "groups": tuple(groups)}
     return Layout("table", delimiter, _least(at), len(names), **at, names=tuple(names))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +37,12 @@ def is_conll(path: Path) -> bool:
 
 
 def split_line(line: str, delimiter: str) -> list[str]:
-    """Split a line without its end into columns, at tabs or at runs of blanks."""
+    """Split a line without its end into columns, at tabs, at runs of blanks or, with quotes, at commas."""
+    if delimiter == "comma":
+        try:
+            return next(csv.reader([line]), [""])
+        except csv.Error:
+            return line.split(",")
     return line.split("\t") if delimiter == "tab" else BLANKS.split(line.strip(" \t"))
 
 
@@ -45,7 +51,7 @@ class Layout:
     """Which column is what. Columns are counted from 0; None if there is none.
 
     kind: "columns", "indexed", "germeval", "conllu", "conll2012", "webanno", "table" or "inline".
-    delimiter: "tab" or "space".
+    delimiter: "tab", "space" or "comma".
     least, most: how many columns a line may have.
     misc_key: the key of the tags in the column `misc`, where `tag` is None.
     layers: further layers of entities.

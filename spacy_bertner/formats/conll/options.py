@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ...tags import SCHEMES
 
 LAYOUTS = ("auto", "columns", "conllu", "conll2012", "webanno", "table", "inline")
-DELIMITERS = ("auto", "tab", "space")
+DELIMITERS = ("auto", "tab", "space", "comma")
 _SCHEME_NAMES = {alias: name for name, scheme in SCHEMES.items() for alias in (name, *scheme.aliases)}
 
 
@@ -21,7 +21,7 @@ class ReadOptions:
         entities, or several, separated by commas.
     layout: "columns", "conllu" (CoNLL-U and CoNLL-U Plus), "conll2012" (OntoNotes), "webanno" (WebAnno TSV 3), "table" (a
         header row, as in HIPE), "inline" (`word|tag word|tag`, one sentence per line) or "auto".
-    delimiter: "tab", "space" (any run of spaces and tabs) or "auto".
+    delimiter: "tab", "space" (any run of spaces and tabs), "comma" (with quotes, as in CSV) or "auto".
     scheme: a tag scheme of `spacy_bertner.tags.SCHEMES`, or another name of it, in any case.
     label: the label of entities in a file whose tags are just B, I and O.
     missing: markers of a missing annotation, besides `_`.

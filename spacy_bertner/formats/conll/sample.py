@@ -44,7 +44,9 @@ class Sample:
         lines = [line.strip(" \t") for line in self.body]
         n_tabs = sum("\t" in line for line in lines)
         if n_tabs == 0:
-            return "space"
+            by_commas = [split_line(line, "comma") for line in lines if "," in line]
+            n_tags = sum(self.parse.is_tag(fields[-1]) for fields in by_commas)
+            return "comma" if n_tags >= RULE * (len(lines) - 1) and n_tags else "space"
         n_tags = sum(self.parse.is_tag(line.rpartition("\t")[2]) for line in lines)
         if n_tabs == len(lines) and n_tags >= RULE * len(lines):
             return "tab"
@@ -99,20 +101,21 @@ class Sample:
             sum(map(is_bracket, values)) >= RULE * len(values)
         )
 
-    def is_group(self, at: int, others: Sequence[int]) -> bool:
-        """Say whether a column, with those before it, numbers sentences or documents.
+    def is_group(self, places: Sequence[int], others: Sequence[int]) -> bool:
+        """Say whether the last of some columns, with the others of them, numbers sentences or documents.
 
         It does if its values come in runs, and never return, unless they are numbers.
 
         others: the columns of which one must have more values.
         """
-        values = self.column(at)
+        values = self.column(places[-1])
         if 2 * sum(map(ne, values, values[1:])) > len(values):
             return False
-        keys = [tuple(map(str.strip, row[: at + 1])) for row in self.rows if len(row) > at + 1]
-        n_values, runs = len({key[at] for key in keys}), [key for key, _ in groupby(keys)]
-        is_unique = len(runs) == len(set(runs)) or all(key[at].isdecimal() for key in runs)
-        return is_unique and 2 < len(keys) >= 2 * len(runs) and any(len(set(self.column(i))) > n_values for i in others)
+        keys = [tuple(row[i].strip() for i in places) for row in self.rows if len(row) > places[-1]]
+        n_values, runs = len(set(values)), [key for key, _ in groupby(keys)]
+        are_numbers = all(value.isdecimal() for value in values)
+        is_unique = are_numbers or (len(keys) > 2 and len(runs) == len(set(runs)))
+        return is_unique and len(keys) >= 2 * len(runs) and any(len(set(self.column(i))) > n_values for i in others)
 
     def groups(self, places: Sequence[int], has_token_ids: bool = False) -> tuple[tuple[int, bool], ...]:
         """Say of the columns with ids which of them stand for documents: those that go on after a blank line."""

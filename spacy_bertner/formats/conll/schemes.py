@@ -66,7 +66,11 @@ class TagParser(dict[str, Tag]):
         self.is_bare = is_bare
 
     def __missing__(self, text: str) -> Tag:
-        tag = self[text] = self._parse(text)
+        tag = self._parse(text)
+        if tag.label.startswith("!"):  # as of Prodigy, and of spaCy's setting incorrect_spans_key
+            fault = f"'{tag.label}' is negative annotation, which cannot be learned from: remove it"
+            tag = Tag(UNANNOTATED, "", fault, "missing annotation")
+        self[text] = tag
         return tag
 
     def is_tag(self, text: str) -> bool:
@@ -83,9 +87,6 @@ class TagParser(dict[str, Tag]):
         if self.spelling and (match := self.spelling.fullmatch(text)):
             text = f"{match['prefix']}-{match['label']}"
         if len(text) > 2 and text[1] == "-" and text[0] in ROLES and not text[2].isspace():
-            if text[2] == "!":  # as of Prodigy, and of spaCy's setting incorrect_spans_key
-                fault = f"'{text[2:]}' is negative annotation, which cannot be learned from: remove it"
-                return Tag(UNANNOTATED, "", fault, "missing annotation")
             return Tag(text[0], text[2:])
         if self.label and text in ROLES:
             return Tag(text, self.label)

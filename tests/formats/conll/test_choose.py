@@ -48,6 +48,28 @@ GROUPS = {
     ),
     "1.1": ("1.1\tAyla\tB-PER\n1.2\twent\tO\n1.3\thome\tO\n2.1\tBen\tB-PER\n2.2\tOkri\tI-PER\n2.3\tslept\tO\n", [FLAT]),
     "1-1": ("1-1 Ayla B-PER\n1-2 went O\n1-3 home O\n2-1 Ben B-PER\n2-2 Okri I-PER\n2-3 slept O\n", [FLAT]),
+    "numbers last": (
+        "Ayla B-PER 0\nwent O 0\nhome O 0\nBen B-PER 1\nOkri I-PER 1\nslept O 1\n",
+        [FLAT],
+    ),
+    "numbers between": (
+        "Ayla 0 B-PER\nwent 0 O\nhome 0 O\nBen 1 B-PER\nOkri 1 I-PER\nslept 1 O\n",
+        [FLAT],
+    ),
+    "two lines": ("7\tAyla\tB-PER\n7\twent\tO\n", [(["Ayla went"], ["0-1 PER Ayla"])]),
+    "CSV": (
+        "Sentence #,Word,POS,Tag\nSentence: 1,Ayla,NNP,B-PER\n,went,VBD,O\n,home,RB,O\nSentence: 2,Ben,NNP,B-PER\n"
+        ",Okri,NNP,I-PER\n,slept,VBD,O\n",
+        [FLAT],
+    ),
+    "CSV with quotes, without a header": (
+        'Ayla,B-PER\n",",O\n"""",O\n\nBen,B-PER\n',
+        [(['Ayla , "', "Ben"], ["0-1 PER Ayla", "3-4 PER Ben"])],
+    ),
+    "a header, an id of no known meaning": (
+        "id\ttokens\tner_tags\n0\tAyla\tB-PER\n0\twent\tO\n0\thome\tO\n1\tBen\tB-PER\n1\tOkri\tI-PER\n1\tslept\tO\n",
+        [FLAT],
+    ),
     "a header": (
         "sentence_id words labels\n0 Ayla B-PER\n0 went O\n0 home O\n1 Ben B-PER\n1 Okri I-PER\n1 slept O\n",
         [FLAT],

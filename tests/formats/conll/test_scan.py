@@ -145,6 +145,11 @@ FAULTS = {
         {},
         [(n, "'!PER' is negative annotation, which cannot be learned from: remove it") for n in (2, 3)],
     ),
+    "negative annotation without prefixes": (
+        "A XY\nb !PER\nc O\n",
+        {"scheme": "IO"},
+        [(2, "'!PER' is negative annotation, which cannot be learned from: remove it")],
+    ),
     "negative annotation in BIOES": (
         "A S-X\nb U-!PER\nc O\n",
         {"scheme": "BILOU"},
