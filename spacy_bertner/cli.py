@@ -58,13 +58,15 @@ def output_folder(command: str, path: Path, force: bool) -> Iterator[None]:
 @bertner.command("convert")
 def convert_cli(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs; - is standard input")],
-    output_dir: Annotated[Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder for the .spacy files")],
+    output_dir: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder, or one file that ends in .spacy")],
     merge: Annotated[str | None, typer.Option(metavar="NAME", help="Write all to OUTPUT_DIR/NAME.spacy")] = None,
     ledger: Annotated[Path | None, typer.Option(help="JSON file for what was read, repaired and dropped")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired instead of failing")] = False,
     scheme: Annotated[
         str | None, typer.Option(help="Tag scheme, such as IOB2, BIOES or IO [default: detected]")
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail even for the rarest exception to the scheme")] = False,
+    label: Annotated[str | None, typer.Option(help="Label of the entities if the tags are just B, I and O")] = None,
     missing: Annotated[
         list[str] | None, typer.Option(help="A further marker of missing annotation; repeatable")
     ] = None,
@@ -74,11 +76,11 @@ def convert_cli(
     word_col: Annotated[str | None, typer.Option(help="Column of the words: name, number from 1, -1 for last")] = None,
     tag_col: Annotated[str | None, typer.Option(help="Column of the tags, likewise")] = None,
     pos_col: Annotated[str | None, typer.Option(help="Column for token.tag_, likewise, or none")] = None,
-    layer_col: Annotated[str | None, typer.Option(help="Column of a second layer of entities, likewise")] = None,
+    layer_col: Annotated[str | None, typer.Option(help="Columns of further layers, likewise, with commas")] = None,
     spans_key: Annotated[str, typer.Option(help="Key in doc.spans for the second layer")] = "sc",
     misc_key: Annotated[str | None, typer.Option(help="Key of the tags in the MISC column of CoNLL-U")] = None,
-    layout: Annotated[str, typer.Option(help="columns, conllu, table, inline, or auto")] = "auto",
-    delimiter: Annotated[str, typer.Option(help="tab, space or auto")] = "auto",
+    layout: Annotated[str, typer.Option(help="columns, conllu, conll2012, webanno, table, inline, or auto")] = "auto",
+    delimiter: Annotated[str, typer.Option(help="tab, space, comma or auto")] = "auto",
     encoding: Encoding = "utf-8",
     lang: Annotated[str, typer.Option("--lang", "-l", help="Language of the vocabulary and the tokenizer")] = "en",
     detokenize: Annotated[bool, typer.Option("--detokenize", help="Set spaces by rules if files give none")] = False,
@@ -99,6 +101,7 @@ def convert_cli(
             layout=layout,
             delimiter=delimiter,
             scheme=scheme,
+            label=label,
             missing=tuple(missing or ()),
             misc_key=misc_key,
             n_sents=n_sents,
@@ -107,6 +110,7 @@ def convert_cli(
             spans_key=spans_key,
             lang=lang,
             repair=repair,
+            strict=strict,
         )
         from tqdm import tqdm  # type: ignore[import-untyped]
 

@@ -8,7 +8,7 @@ Ratinov and Roth (2009; `BILUO`) and plain `IO`, which cannot tell two neighbour
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,12 @@ Floats2d = NDArray[np.floating]
 class Scheme(NamedTuple):
     """A tag scheme as files and heads write it.
 
-    like: the scheme of the component that has the same tags, perhaps with other letters.
+    like: the scheme of the component that has the same tags, perhaps with other letters; None if only files use it.
     prefixes: its letters; those of the component's schemes in the order in which the tags of a label are numbered.
     aliases: its other names.
     """
 
-    like: str
+    like: str | None
     prefixes: str
     aliases: tuple[str, ...] = ()
 
@@ -42,11 +42,14 @@ SCHEMES = {
     "BMEWO": Scheme("BILUO", "BMEW", ("BMEOW",)),
     "IOB1": Scheme("IOB1", "IB", ("BIO1",)),
     "IO": Scheme("IO", "I"),
+    "BIOS": Scheme(None, "BIS", ("BISO",)),
+    "IOE2": Scheme(None, "IE"),
+    "IOE1": Scheme(None, "IE"),
 }
 # The place in an entity that a prefix stands for, in BILUO: beginning, inside, last, unit (the only token)
 ROLES = {"B": "B", "I": "I", "M": "I", "L": "L", "E": "L", "U": "U", "S": "U", "W": "U"}
 # The schemes of the component, with their prefixes
-PREFIXES = {scheme.like: scheme.prefixes for name, scheme in SCHEMES.items() if scheme.like in (name, *scheme.aliases)}
+PREFIXES = {like: prefixes for name, (like, prefixes, aliases) in SCHEMES.items() if like in (name, *aliases)}
 # A label needs all the prefixes of at least one of these, or no entity of it can begin
 FIRST_PREFIXES = {"BIO": ("B",), "BILUO": ("U", "BL"), "IOB1": ("I",), "IO": ("I",)}
 # If the names of a head fit several schemes, the first of these is chosen
@@ -60,15 +63,21 @@ SCHEME_NAMES = {alias: name for name, scheme in SCHEMES.items() for alias in (na
 
 
 def find_scheme(name: str) -> Scheme:
-    """Return the scheme with this key in `SCHEMES` or alias, in any case; raise ValueError if there is none."""
-    if str(name).upper() not in SCHEME_NAMES:
-        raise ValueError(f"scheme: {name!r} is unknown; allowed are {', '.join(SCHEME_NAMES)}")
-    return SCHEMES[SCHEME_NAMES[str(name).upper()]]
+    """Return the scheme with this key in `SCHEMES` or alias, in any case.
+
+    Raises ValueError if there is none, or only files use it.
+    """
+    scheme = SCHEMES.get(SCHEME_NAMES.get(str(name).upper(), ""))
+    if scheme is None or scheme.like is None:
+        fault = "is unknown" if scheme is None else "is read from files, but not predicted"
+        allowed = (alias for alias, key in SCHEME_NAMES.items() if SCHEMES[key].like)
+        raise ValueError(f"scheme: {name!r} {fault}; allowed are {', '.join(allowed)}")
+    return scheme
 
 
 def validate_scheme(scheme: str) -> str:
-    """Return the key of `PREFIXES` that a scheme (see `find_scheme`) has the tags of; raise ValueError if it is unknown."""
-    return find_scheme(scheme).like
+    """Return the key of `PREFIXES` that a scheme has the tags of. Raises as `find_scheme`."""
+    return cast(str, find_scheme(scheme).like)
 
 
 def written_prefixes(scheme: str) -> dict[str, str]:
@@ -85,6 +94,11 @@ def validate_label(label: str) -> str:
     if label in (OUTSIDE, "-"):
         raise ValueError(
             f"labels: {label!r} is reserved ('O' marks tokens outside, '-' missing annotation); rename the label"
+        )
+    if label.startswith("!"):
+        raise ValueError(
+            f"labels: {label!r} is negative annotation, as of Prodigy and the setting incorrect_spans_key of spaCy's ner, "
+            "which bert_ner does not learn from; remove these entities from the data"
         )
     return label
 

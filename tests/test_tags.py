@@ -114,3 +114,9 @@ def test_encode_where_nothing_is_kept():
     assert tags.encode([])[0].tolist() == []
     ids, unknown = tags.encode(["O", "B-PER"], np.array([False, False]))
     assert ids.tolist() == [MISSING, MISSING] and unknown == set()
+
+
+@pytest.mark.parametrize("label", ["!PERSON", "!"])
+def test_negative_annotation_is_no_label(label):
+    with pytest.raises(ValueError, match=r"negative annotation.*incorrect_spans_key"):
+        validate_label(label)

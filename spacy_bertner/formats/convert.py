@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -44,7 +45,7 @@ def read_conll(
     options: how to read it; what is left out is detected.
     vocab: of the Docs; by default that of a blank pipeline of `options.lang`.
     Raises ConversionError before the first document if anything is wrong with the file (with `repair`, only if it cannot
-    be repaired), and OSError.
+    be repaired), and OSError. Warns of exceptions to the tag scheme that were repaired.
     """
     options = options or ReadOptions()
     if isinstance(source, (str, Path)):
@@ -55,6 +56,8 @@ def read_conll(
         opened = Source.from_lines(cast(Iterable[str], source), options.encoding)
     with contextlib.closing(opened):
         found = scan(opened, options)
+        for warning in found.record.warnings:
+            warnings.warn(f"{opened.name}: {warning}", stacklevel=2)
         yield from DocMaker(make_vocab(options.lang) if vocab is None else vocab, found).docs(found.blocks())
 
 
@@ -70,7 +73,7 @@ def convert(
     """Convert CoNLL files to DocBins, `OUTPUT_DIR/<stem>.spacy` for each.
 
     inputs: files, folders, glob patterns; `-` is standard input.
-    output_dir: made if it does not exist.
+    output_dir: made if it does not exist. If it ends in `.spacy` and is no folder, all documents are written to this file.
     options: how to read the files; what is left out is detected.
     merge: the name of one file in `output_dir` for all documents instead.
     ledger: where to write the ledger as JSON.
@@ -79,6 +82,9 @@ def convert(
     nothing is written), and OSError.
     """
     options = options or ReadOptions()
+    output_dir = Path(output_dir)
+    if merge is None and output_dir.suffix == ".spacy" and not output_dir.is_dir():
+        output_dir, merge = output_dir.parent, output_dir.name
     vocab = make_vocab(options.lang)
     pipeline = cache(lambda: get_lang_class(options.lang)(vocab=vocab))  # only needed where spaces are known
     faults = ConversionError()
@@ -90,7 +96,9 @@ def convert(
     result = Ledger(left_out=left_out)
     with contextlib.ExitStack() as stack:  # closes the inputs, and puts the outputs in their places or deletes them
         sources = [stack.enter_context(contextlib.closing(_open(path))) for path in paths]
-        outputs = _choose_outputs(sources, Path(output_dir), merge, ledger)
+        outputs = _choose_outputs(sources, output_dir, merge, ledger)
+        # Entered first, it takes its place last: there is never a new ledger beside old outputs
+        ledger_file = None if ledger is None else stack.enter_context(atomic_write(Path(ledger)))
         total = 2 * sum(source.size() for source in sources)
         on_read = None if progress is None else lambda n_bytes: progress(n_bytes, total)
         docbin = DocBin()
@@ -111,9 +119,9 @@ def convert(
             raise faults
         if merge:
             stack.enter_context(atomic_write(outputs[0])).write(docbin.to_bytes())
-        if ledger is not None:
+        if ledger_file is not None:
             text = json.dumps(result.to_dict(), ensure_ascii=False, indent=2) + "\n"
-            stack.enter_context(atomic_write(Path(ledger))).write(text.encode("utf-8", "backslashreplace"))
+            ledger_file.write(text.encode("utf-8", "backslashreplace"))
     return result
 
 

@@ -11,14 +11,20 @@ import re
 from collections.abc import Sequence
 
 _LEFT = re.compile(  # no space before
-    r"""[,.;:!?%…»”’)\]}、。，：；！？）」』】]+|\.\.+|''|-RRB-|-RSB-|-RCB-
+    r"""[,.;:!?%…»”’)\]}،؛؟٪۔।॥։።፣។၊။]+|\.\.+|''|-RRB-|-RSB-|-RCB-
     |n['’]t|['’](s|m|d|re|ve|ll|em|S|M|D|RE|VE|LL)|N['’]T""",
     re.VERBOSE,
 )
-_RIGHT = re.compile(r"[(\[{«“‘„¿¡（「『【]+|``|-LRB-|-LSB-|-LCB-|[#$£€¥]|US\$|C\$|A\$")
+_RIGHT = re.compile(r"[(\[{«“‘„¿¡]+|``|-LRB-|-LSB-|-LCB-|[#$£€¥]|US\$|C\$|A\$")
 _QUOTES = ('"', "'")
 _APOSTROPHE_RIGHT = re.compile(r"([ldjmtscnLDJMTSCN]|qu|Qu|QU|dell|all|nell|sull|un|Un)['’]")
-_CJK = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+# Ideographs with their iteration mark and zero, kana (half-width too), and the supplementary planes
+_CJK = re.compile(
+    "[\u3005-\u3007\u3021-\u3029\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
+    "\U00020000-\U0003ffff]"
+)
+# Full-width punctuation holds its own space, on both sides
+_FULL_WIDTH = re.compile("[\u3001-\u3004\u3008-\u301f\u30fb\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65]")
 
 
 def guess_spaces(words: Sequence[str]) -> list[bool]:
@@ -45,6 +51,14 @@ def guess_spaces(words: Sequence[str]) -> list[bool]:
             after = False
         if i and not before:
             spaces[i - 1] = False
-        if i + 1 < len(words) and (not after or (_CJK.match(word[-1]) and _CJK.match(words[i + 1][:1]))):
+        if i + 1 < len(words) and (not after or _is_unspaced(word[-1], words[i + 1][:1])):
             spaces[i] = False
     return spaces
+
+
+def _is_unspaced(left: str, right: str) -> bool:
+    """Say whether no space stands between two characters because of their script: Chinese, Japanese, and digits in them."""
+    if _FULL_WIDTH.match(left) or _FULL_WIDTH.match(right):
+        return True
+    is_left, is_right = _CJK.match(left) is not None, _CJK.match(right) is not None
+    return (is_left and (is_right or right.isdecimal())) or (is_right and left.isdecimal())

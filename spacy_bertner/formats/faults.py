@@ -39,11 +39,13 @@ class ConversionError(ValueError):
     """Input that cannot be converted as it is: as a string, one line per fault.
 
     faults: the first of them, in order. total: how many there are; the rest is only counted, so that memory does not grow.
+    notes: what to do about all of them; shown last.
     """
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
         self.faults: list[Fault] = []
         self.total = 0
+        self.notes: list[str] = []
         for fault in faults:
             self.add(fault)
 
@@ -57,9 +59,10 @@ class ConversionError(ValueError):
         """Add the faults of another error."""
         self.faults = [*self.faults, *other.faults][:MAX_SHOWN]
         self.total += other.total
+        self.notes += other.notes
 
     def __str__(self) -> str:
         lines = [str(fault) for fault in self.faults]
         if more := self.total - len(lines):
             lines.append(f"… and {more} more fault{'s' if more != 1 else ''} ({self.total} in all)")
-        return "\n".join(lines)
+        return "\n".join([*lines, *map(printable, self.notes)])

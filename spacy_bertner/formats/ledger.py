@@ -46,7 +46,8 @@ class FileRecord:
     documents_by: what separates the documents: "marks", "every … sentences" or "file".
     spaces: "given", "rules" or "unknown".
     sentences: None where the file does not say where sentences start.
-    layer: entities of the second layer, by label.
+    layer: entities of the further layers, by label.
+    warnings: what to look at, and what to do about it.
     """
 
     input: str
@@ -67,6 +68,7 @@ class FileRecord:
     empty_nodes: int = 0
     misaligned: list[Misaligned] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -115,6 +117,7 @@ class Ledger:
         lines = [table(rows, header=header, divider=True, aligns=("l",) * 3 + ("r",) * 5, max_col=60)]
         lines.append(f"Entities: {labels or 'none'}")
         for r in self.files:
+            lines += [printable(f"{r.input}: warning: {warning}") for warning in r.warnings]
             entries = [f"line {entry.line}: {entry.reason}; {entry.action}" for entry in r.entries]
             lines += _first(f"{r.input}: repaired or dropped", entries)
             lost = [f"document {ent.document}: {ent.text} ({ent.label})" for ent in r.misaligned]

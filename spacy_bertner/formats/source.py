@@ -13,7 +13,12 @@ from typing import IO
 
 from .faults import ConversionError, Fault
 
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_WIDE = {  # the longer byte order marks first
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 _REPORT_EVERY = 20_000  # lines
 
 
@@ -89,8 +94,8 @@ class Source:
             encoding = "utf-8-sig"
         with self._open() as file:
             head = file.read(1 << 16)
-            if encoding == "utf-8-sig" and head.startswith(_UTF16):
-                raise self.error("starts with the byte order mark of UTF-16: set the encoding", line=None)
+            if encoding == "utf-8-sig" and (name := _wide_encoding(head)):
+                raise self.error(f"looks like {name.upper()}: read it with --encoding {name}", line=None)
             file.seek(0)
             newline = "\r" if b"\r" in head and b"\n" not in head else "\n"
             text = io.TextIOWrapper(file, encoding, errors="surrogateescape", newline=newline)
@@ -101,6 +106,17 @@ class Source:
             finally:
                 with contextlib.suppress(ValueError):
                     text.detach()
+
+
+def _wide_encoding(head: bytes) -> str | None:
+    """Return the encoding of a text in UTF-16 or UTF-32 by its byte order mark, or by the zeros of half its bytes."""
+    for mark, name in _WIDE.items():
+        if head.startswith(mark):
+            return name
+    for offset, name in enumerate(("utf-16-be", "utf-16-le")):
+        if head[offset::2].count(0) > 0.3 * len(head) > 1 and 0 not in head[1 - offset :: 2]:
+            return name
+    return None
 
 
 def _chunks(stream: IO[bytes]) -> Iterator[bytes]:

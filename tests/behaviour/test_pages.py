@@ -80,6 +80,8 @@ def test_blocks_parse(block):
         check_registered(parse_ini(block.text))
     elif block.language == "conll":
         assert [doc.ents for doc in read_conll(io.BytesIO(block.text.encode()))]
+    elif block.language == "text":
+        assert block.page == "docs/layouts.md"  # read by tests/formats/test_layouts_page.py
     else:
         assert block.language in ("", "bash")
         for arguments in commands(block.text):

@@ -86,7 +86,7 @@ def test_real_corpora_lose_nothing(name, n_docs, n_sents, n_tokens, tmp_path):
 def test_all_faults_of_a_run_at_once(tmp_path):
     (tmp_path / "a.conll").write_text("A O\nb\nC I-X\nd O\ne B-X\n", encoding="utf-8")
     (tmp_path / "b.conll").write_text("ok B-X\n", encoding="utf-8")
-    (tmp_path / "c.conll").write_text("A O\r\nb B_X\r\n", encoding="utf-8")
+    (tmp_path / "c.conll").write_text("A O\r\nb B_X\r\nc B-X\r\n", encoding="utf-8")
     out = tmp_path / "out"
     result = run(tmp_path / "a.conll", tmp_path / "b.conll", tmp_path / "c.conll", out)
     assert result.exit_code == 1
@@ -244,6 +244,32 @@ def test_merge(tmp_path):
     assert [view(doc.ents[0]) for doc in docs] == ["0-1 A A", "0-1 B B"]
     assert [record.tokens for record in book.files] == [2, 2]
     assert book.entities == {"A": 1, "B": 1}
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_an_output_that_ends_in_spacy_is_a_file(n, tmp_path):
+    paths = [tmp_path / f"{i}.conll" for i in range(n)]
+    for path in paths:
+        path.write_text("A B-X\n", encoding="utf-8")
+    for _ in range(2):  # overwritten like any other output
+        assert run(*paths, tmp_path / "deep" / "out.spacy").exit_code == 0
+        assert len(from_bin(tmp_path / "deep" / "out.spacy")) == n
+    (tmp_path / "folder.spacy").mkdir()
+    assert run(paths[0], tmp_path / "folder.spacy").exit_code == 0
+    assert (tmp_path / "folder.spacy" / "0.spacy").is_file()
+    result = run(paths[0], tmp_path / "0.conll" / "out.spacy")
+    assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1
+
+
+def test_the_ledger_takes_its_place_last(tmp_path, monkeypatch):
+    """So that after a kill between two moves no new ledger stands beside an old output."""
+    for name in "ab":
+        (tmp_path / f"{name}.conll").write_text("A B-X\n", encoding="utf-8")
+    moved = []
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda self, target: (moved.append(Path(target).name), replace(self, target)))
+    convert([tmp_path / "a.conll", tmp_path / "b.conll"], tmp_path, ledger=tmp_path / "ledger.json")
+    assert moved == ["b.spacy", "a.spacy", "ledger.json"]
 
 
 def test_read_conll_takes_the_vocab_given_even_an_empty_one():

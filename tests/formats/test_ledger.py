@@ -35,6 +35,7 @@ def test_ledger(tmp_path):
                 "empty_nodes": 0,
                 "misaligned": [],
                 "entries": [],
+                "warnings": [],
             }
         ],
         "left_out": [],

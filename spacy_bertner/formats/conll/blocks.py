@@ -10,34 +10,45 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from ..ledger import Entry
 from .layout import DOC_COMMENT, Layout, is_comment, starts_mark
-from .schemes import UNANNOTATED, TagParser
+from .schemes import EDGE, UNANNOTATED, TagParser, begins
+from .stateful import DECODERS
 
 # The tag of a token whose MISC column has none; no tag can hold a line feed
 ABSENT = "\n"
+# The prefix of the first token of an entity, by that of a later one
+_FIRST = {"I": "B", "M": "B", "L": "U", "E": "S"}
 _UNDECODED = re.compile("[\ud800-\udfff]")
 _RANGE = re.compile(r"\d+-(\d+)")
 _EMPTY_NODE = re.compile(r"\d+\.\d+")
+_SENTENCE_AND_TOKEN = re.compile(r"\d+[.-]\d+")
+_PART_OF_TOKEN = re.compile(r"\d+-\d+\.\d+")  # of WebAnno
 
 
 @dataclass(slots=True)
 class Block:
     """The tokens of a block, as lists of the same length.
 
-    layer, pos, spaces: empty where the file has none. lines: each with its number, where asked for.
+    layers: the tags of each further layer. pos, spaces: empty where the file has none.
+    lines: each with its number, where asked for.
     starts: where sentences start. is_new_doc: whether a document mark stands before it.
     """
 
     words: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
-    layer: list[str] = field(default_factory=list)
+    layers: tuple[list[str], ...] = ()
     pos: list[str] = field(default_factory=list)
     spaces: list[bool] = field(default_factory=list)
     lines: list[tuple[int, str]] = field(default_factory=list)
     starts: list[int] = field(default_factory=lambda: [0])
     is_new_doc: bool = False
+
+    def tag_columns(self) -> list[list[str]]:
+        """Return the tags of each layer, the first one first."""
+        return [self.tags, *self.layers]
 
 
 @dataclass
@@ -62,14 +73,16 @@ class BlockReader:
         word_at, tag_at, pos_at, n_columns = layout.word, layout.tag, layout.pos, layout.most
         is_tab = layout.delimiter == "tab"
         # Most lines of most files take this short way; what is unusual goes the long way, with the same result
-        is_plain = layout.kind == "columns" and layout.layer is None and layout.group is None
+        is_odd = layout.layers or layout.groups or layout.decode or layout.prefix or layout.delimiter == "comma"
+        is_plain = layout.kind == "columns" and not is_odd
         ends = " \t\r\n" if layout.kind in ("columns", "indexed", "germeval") else "\r\n"
-        self._start_block()
-        self._group = ""
-        block = self._block
+        is_short = is_plain
+        self._finished: Block | None = None  # ended by the id of another sentence or document
+        self._ids: list[str] = [""] * len(layout.groups)
+        block = self._start_block()
         for number, raw in enumerate(lines, 1):
             line = raw.rstrip(ends)
-            if is_plain and line:
+            if is_short and line:
                 if is_tab:
                     fields = line.split("\t")
                 elif "  " in line or "\t" in line:
@@ -90,13 +103,11 @@ class BlockReader:
                         if keep_lines:
                             block.lines.append((number, line))
                         continue
-            if layout.group is not None and self._starts_group(line):
-                if block.words:
-                    yield block
-                    block = self._start_block()
-                block.is_new_doc |= layout.is_group_doc
-                self.counts["marks"] += layout.is_group_doc
             is_new_doc = self._line(number, line)
+            is_short = is_plain and not self._dropped
+            if self._finished is not None:
+                yield self._finished
+                self._finished, block = None, self._block
             if is_new_doc is not None:
                 if block.words:
                     yield block
@@ -106,17 +117,12 @@ class BlockReader:
         if block.words:
             yield block
 
-    def _starts_group(self, line: str) -> bool:
-        """Say whether a line has another value in the column that tells groups apart than the line before it."""
-        fields = self.layout.split(line)
-        value = _column(fields, self.layout.group) if len(fields) >= self.layout.least else ""
-        if not value or tuple(fields) == self.layout.names or value == self._group:
-            return False
-        self._group = value
-        return True
-
     def _start_block(self) -> Block:
         self._block = Block()
+        if self.layout.layers:
+            self._block.layers = tuple([] for _ in self.layout.layers)
+        self._dropped: list[str] = []  # the tags of lines without a word since the last token
+        self._decode = DECODERS[self.layout.decode]() if self.layout.decode else None
         self._is_sentence_end = False  # after a token marked EndOfSentence
         self._range_end = ""  # the index of the last word of a multi-word token
         return self._block
@@ -142,8 +148,23 @@ class BlockReader:
             return False
         is_header = layout.kind == "table" and tuple(fields) == layout.names
         if not is_header and not self._is_skipped(number, text, fields):
+            if layout.groups:
+                self._enter_group(fields)
             self._token(number, text, fields)
         return None
+
+    def _enter_group(self, fields: list[str]) -> None:
+        """Start a new block where the id of a sentence or document changes."""
+        for i, (at, is_document) in enumerate(self.layout.groups):
+            value = self.layout.group(fields, at)
+            if value in ("", self._ids[i]):
+                continue
+            self._ids[i:] = [value, *[""] * (len(self._ids) - i - 1)]
+            if self._block.words:
+                self._finished = self._block
+                self._start_block()
+            self._block.is_new_doc |= is_document
+            self.counts["marks"] += is_document
 
     def _inline_token(self, number: int, line: str, item: str) -> None:
         """Add a token written `word|tag` or `word|POS|tag`."""
@@ -179,6 +200,8 @@ class BlockReader:
         index = _column(fields, layout.index)
         if layout.index is None or index.isdecimal():
             return False
+        if layout.has_token_ids and _SENTENCE_AND_TOKEN.fullmatch(index):
+            return False
         if match := _RANGE.fullmatch(index):
             what = "multi-word token"
             self.counts["multi_word_tokens"] += 1
@@ -187,11 +210,15 @@ class BlockReader:
         elif _EMPTY_NODE.fullmatch(index):
             what = "empty node"
             self.counts["empty_nodes"] += 1
+        elif _PART_OF_TOKEN.fullmatch(index):
+            what = "part of a token"
         else:
             if len(fields) >= layout.least:
                 self._repair(number, f"'{index}' is no index of a token", "read as one", text)
             return False
         tag = self._tag(fields)
+        if self._decode is not None:
+            tag = self._decode(tag)
         if self.parse[tag].label:
             self.dropped.append(Entry(number, f"{what}: its tag {tag} is dropped", "dropped", text))
         return True
@@ -213,16 +240,25 @@ class BlockReader:
             word, tag, in_place = fields[layout.word], self._tag(fields), fields
         else:
             word, tag, in_place = self._misfit(number, text, fields)
+        if self._decode is not None:
+            tag = self._decode(tag)
         if not word.strip(" \t"):
             self._repair(number, "no word in this line", "dropped", text)
+            self._dropped.append(tag)
             return
-        layer = _column(in_place, layout.layer, UNANNOTATED)
-        self._add(number, text, word, tag, _column(in_place, layout.pos), layer)
+        if layout.prefix:
+            word = word.removeprefix(layout.prefix)
+        self._add(number, text, word, tag, _column(in_place, layout.pos))
+        if layout.layers:
+            for column, at in zip(self._block.layers, layout.layers, strict=True):
+                column.append(_column(in_place, at, UNANNOTATED))
         if layout.misc is not None:
             self._read_flags(_column(fields, layout.misc).split("|"), _column(fields, layout.index))
 
-    def _add(self, number: int, text: str, word: str, tag: str, pos: str, layer: str = UNANNOTATED) -> None:
+    def _add(self, number: int, text: str, word: str, tag: str, pos: str) -> None:
         block = self._block
+        if self._dropped:
+            tag = self._apart(number, text, tag)
         if self._is_sentence_end:
             if block.words:
                 block.starts.append(len(block.words))
@@ -230,11 +266,21 @@ class BlockReader:
         block.words.append(word)
         block.tags.append(tag)
         if self.layout.pos is not None:
-            block.pos.append("" if pos == "_" else pos)
-        if self.layout.layer is not None:
-            block.layer.append(layer)
+            block.pos.append(pos)
         if self.report is not None:
             block.lines.append((number, text))
+
+    def _apart(self, number: int, text: str, written: str) -> str:
+        """Return the tag after lines that were dropped, so that no two entities become one."""
+        before = self._block.tags[-1] if self._block.words else EDGE
+        tags = [self.parse[tag] for tag in (before, *self._dropped, written)]
+        self._dropped = []
+        is_one = all(tag.label and not begins(previous, tag) for previous, tag in pairwise(tags))
+        first, last = tags[0], tags[-1]
+        if is_one or not last.label or begins(first, last):
+            return written
+        self._repair(number, f"{last} follows a dropped line that separates two entities", "begins an entity", text)
+        return f"{_FIRST[last.prefix]}-{last.label}"
 
     def _read_flags(self, misc: list[str], index: str) -> None:
         """Read off MISC whether a space follows the token just added, and whether its sentence ends."""
@@ -269,6 +315,10 @@ class BlockReader:
             in_place, excess = [], n - layout.most
             if layout.tag is None:
                 tag = fields[layout.least - 1]
+            elif (
+                is_columns and layout.delimiter == "space" and layout.tag == layout.least - 1 and self.parse[tag].label
+            ):
+                tag = " ".join(fields[layout.tag :])  # a label that holds blanks: `B-Full Name`
             elif is_columns and is_tag(fields[layout.tag + excess]):
                 tag = fields[layout.tag + excess]
                 if layout.delimiter == "space" and layout.tag > layout.word:

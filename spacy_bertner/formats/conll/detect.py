@@ -5,133 +5,55 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import groupby, pairwise
+from dataclasses import replace
 from typing import Any
 
-from ..source import Source
-from .layout import BLANKS, Layout, split_line, starts_mark
-from .options import ReadOptions
-from .schemes import TagParser
+from .choose import choose_tags, find_pos, find_word
+from .layout import BLANKS, Layout, split_line
+from .sample import RULE, Sample
+from .stateful import is_bracket
 
 CONLLU_COLUMNS = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
 # Names of columns, in order of preference
 WORD_NAMES = ("TOKEN", "FORM", "WORD", "TOKENS", "WORDS")
 TAG_NAMES = (
-    *("NE-COARSE-LIT", "NE-COARSE", "NER", "NER-TAG", "NER_TAG", "NERTAG", "NE", "NE-TAG"),
+    *(
+        "NE-COARSE-LIT",
+        "NE-COARSE",
+        "NER",
+        "NER-TAG",
+        "NER_TAG",
+        "NERTAG",
+        "NE",
+        "NE-TAG",
+        "NER_TAGS",
+        "NER-TAGS",
+        "NER_LABELS",
+        "GOLD",
+    ),
     *("TAG", "TAGS", "LABEL", "LABELS", "BIO", "IOB", "IOB2", "ENTITY"),
 )
 POS_NAMES = ("XPOS", "POS", "UPOS")
 LAYER_NAMES = ("NE-NESTED",)
 
 _GLOBAL_COLUMNS = re.compile(r"#\s*global\.columns\s*=\s*(.*)")
-_INDEX = re.compile(r"\d+(-\d+|\.\d+)?")
-_SAME = 0.5  # of words hardly any is that of the line before
-_GROUP_NAMES = (re.compile(r"SENT"), re.compile(r"DOC"))
-_RULE = 0.9  # the share of the lines that makes something a rule
+_LANGUAGE = re.compile(r"([a-z]{2,3}(?:-[a-z]+)*:).")  # before each word, as in WikiANN
+_SENTENCE_AND_TOKEN = re.compile(r"\d+[.-]\d+")
 _COLUMN_TITLES = {"word": "word column", "tag": "tag column", "layer": "layer column", "pos": "POS column"}
-
-
-@dataclass
-class Sample:
-    """The first lines of a file, without their ends, and what the user said about it."""
-
-    source: Source
-    lines: Sequence[str]
-    options: ReadOptions
-    parse: TagParser
-
-    @cached_property
-    def body(self) -> list[str]:
-        """The lines that may hold tokens."""
-        filled = [line for line in self.lines if line.strip() and not starts_mark(line)]
-        return [line for line in filled if not line.startswith("#")] or filled
-
-    @cached_property
-    def delimiter(self) -> str:
-        """Tabs if every line has one; else blanks if these give all lines as many columns; else what most lines have."""
-        if self.options.delimiter != "auto":
-            return self.options.delimiter
-        lines = [line.strip(" \t") for line in self.body]
-        n_tabs = sum("\t" in line for line in lines)
-        if n_tabs == 0:
-            return "space"
-        by_blanks = [BLANKS.split(line) for line in lines]
-        is_even = len({len(fields) for fields in by_blanks}) == 1
-        if n_tabs < len(lines):
-            return "space" if is_even or n_tabs <= len(lines) / 2 else "tab"
-        # Lines such as `word <tab> POS <space> tag` have tabs, but not only these separate columns
-        n_tags = sum(self.parse.is_tag(line.rpartition("\t")[2]) for line in lines)
-        n_tags_by_blanks = sum(self.parse.is_tag(fields[-1]) for fields in by_blanks)
-        return "space" if is_even and n_tags_by_blanks >= _RULE * len(lines) > n_tags else "tab"
-
-    @cached_property
-    def rows(self) -> list[list[str]]:
-        """The columns of each line of the body."""
-        return [split_line(line, self.delimiter) for line in self.body]
-
-    @cached_property
-    def n_columns(self) -> int:
-        """How many columns most lines have."""
-        counts = Counter(len(split_line(line.rstrip(" \t"), self.delimiter)) for line in self.body).most_common()
-        if counts[0][0] == 1 and any(len(row) > 1 and self.parse.is_tag(row[-1]) for row in self.rows):
-            # Most lines lack their tag: a fault of each of them
-            return next(n for n, _ in counts if n > 1)
-        return counts[0][0]
-
-    def is_tags(self, at: int, rows: Sequence[Sequence[str]] | None = None) -> bool:
-        """Say whether a column holds tags: nearly all of it, and at least one that is not just missing."""
-        rows = self.rows if rows is None else rows
-        values = [row[at] for row in rows if at < len(row)]
-        n_tags = sum(self.parse.is_tag(value) for value in values)
-        n_missing = sum(value in self.parse.markers for value in values)
-        return n_tags > 0 and n_tags + n_missing >= _RULE * len(rows)
-
-    def is_group(self, at: int) -> bool:
-        """Say whether a column tells sentences or documents apart, and the next one does not.
-
-        Most lines then have the value of the line before, and no value comes back after another.
-        """
-
-        def share_of_same(at: int) -> float:
-            same = [a[at] == b[at] for a, b in pairwise(self.rows) if at < min(len(a), len(b))]
-            return sum(same) / max(len(same), 1)
-
-        runs = [value for value, _ in groupby(row[at] for row in self.rows)]
-        return 1 < len(runs) == len(set(runs)) and share_of_same(at) > _SAME > share_of_same(at + 1)
-
-    def is_over_blank_lines(self, at: int) -> bool:
-        """Say whether a value of this column continues after a blank line: it then stands for a document."""
-        last, is_after_blank = None, False
-        for line in self.lines:
-            fields = split_line(line, self.delimiter)
-            if not line.strip():
-                is_after_blank = True
-            elif at < len(fields) and not starts_mark(line):
-                if is_after_blank and fields[at] == last:
-                    return True
-                last, is_after_blank = fields[at], False
-        return False
-
-    def is_indexed(self) -> bool:
-        """Say whether lines start with a number that counts the tokens of a sentence or of the file."""
-        if len(self.rows[0]) < 3:
-            return False
-        n_fit, last, is_first = 0, 0, True
-        for line in self.lines:
-            if not line.strip():
-                is_first = True
-            elif line[0] != "#" and not starts_mark(line):
-                index = split_line(line, self.delimiter)[0]
-                if index.isdecimal() and index.isascii() and len(index) < 9:
-                    n_fit += int(index) == last + 1 or (is_first and int(index) < 2)
-                    last = int(index)
-                else:
-                    n_fit += _INDEX.fullmatch(index) is not None
-                is_first = False
-        # After a faulty line the next one does not fit either
-        return n_fit >= 0.75 * len(self.rows)
+# Names of columns with the ids of sentences and documents, in letters alone
+_SENTENCE_NAMES = ("SENTENCE", "SENTENCES", "SENTENCEID", "SENTENCEIDX", "SENTENCENUMBER", "SENTID", "SENT", "SENTNUM")
+_DOCUMENT_NAMES = (
+    "DOC",
+    "DOCID",
+    "DOCUMENT",
+    "DOCUMENTID",
+    "ARTICLE",
+    "ARTICLEID",
+    "FILE",
+    "FILENAME",
+    "FILEID",
+    "TEXTID",
+)
 
 
 def detect_layout(sample: Sample) -> Layout:
@@ -142,8 +64,13 @@ def detect_layout(sample: Sample) -> Layout:
     layout = next(filter(None, layouts), None)
     if layout is None:
         raise sample.source.error(_NOT_THIS[sample.options.layout])
-    if layout.tag is not None and layout.tag in (layout.word, layout.layer):
+    if layout.tag is not None and layout.tag in (layout.word, *layout.layers):
         raise sample.source.error(f"column {layout.title(layout.tag)} cannot be two things at once")
+    words = sample.column(layout.word)
+    if len(words) > 1 and layout.kind in ("columns", "indexed", "table") and (match := _LANGUAGE.match(words[-1])):
+        is_header = layout.kind == "table"
+        if all(word.startswith(match[1]) for word in words[is_header:]):
+            layout = replace(layout, prefix=match[1])
     return layout
 
 
@@ -158,17 +85,24 @@ def _chosen(sample: Sample, names: Sequence[str], n_columns: int) -> dict[str, A
         column = getattr(sample.options, f"{role}_col")
         if column is None or (role == "pos" and column == "none"):
             continue
-        text = str(column).strip()
-        by_name = [i for i, name in enumerate(names, 1) if name.lower() == text.lower()]
-        try:
-            number = by_name[0] if by_name else int(text)
-        except ValueError:
-            known = f"the file's are {', '.join(names)}" if names else "the file names no columns"
-            raise sample.source.error(f"{title}: no column is called '{text}'; {known}") from None
-        if not 1 <= abs(number) <= n_columns:
-            raise sample.source.error(f"{title}: no column {number}; the file has {n_columns}")
-        places[role] = number - 1 if number > 0 else n_columns + number
+        if role == "layer":
+            places["layers"] = tuple(_place(sample, text, title, names, n_columns) for text in str(column).split(","))
+        else:
+            places[role] = _place(sample, str(column), title, names, n_columns)
     return places
+
+
+def _place(sample: Sample, text: str, title: str, names: Sequence[str], n_columns: int) -> int:
+    text = text.strip()
+    by_name = [i for i, name in enumerate(names, 1) if name.lower() == text.lower()]
+    try:
+        number = by_name[0] if by_name else int(text)
+    except ValueError:
+        known = f"the file's are {', '.join(names)}" if names else "the file names no columns"
+        raise sample.source.error(f"{title}: no column is called '{text}'; {known}") from None
+    if not 1 <= abs(number) <= n_columns:
+        raise sample.source.error(f"{title}: no column {number}; the file has {n_columns}")
+    return number - 1 if number > 0 else n_columns + number
 
 
 def _named(names: Iterable[str]) -> dict[str, int]:
@@ -232,7 +166,7 @@ def _table(sample: Sample) -> Layout | None:
     header = next((line for line in sample.lines if line.strip() and not line.startswith("#")), "").rstrip(" \t")
     delimiter = options.delimiter
     if delimiter == "auto":
-        delimiter = "tab" if "\t" in header else "space"
+        delimiter = "tab" if "\t" in header else "comma" if "," in header else "space"
     names = split_line(header, delimiter)
     by_name = _named(names)
     word, tag = _first(by_name, WORD_NAMES), _first(by_name, TAG_NAMES)
@@ -241,25 +175,30 @@ def _table(sample: Sample) -> Layout | None:
     at = {"word": word, "tag": tag, **_chosen(sample, names, len(names))}
     layer, pos = _first(by_name, LAYER_NAMES), _first(by_name, POS_NAMES)
     if layer is not None and layer != at["tag"]:
-        at.setdefault("layer", layer)
+        at.setdefault("layers", (layer,))
     if pos is not None and options.pos_col is None:
         at["pos"] = pos
-    least = max(at.values()) + 1
-    free = {name: i for name, i in by_name.items() if i not in at.values()}
-    groups = [(i, pattern) for pattern in _GROUP_NAMES for name, i in free.items() if pattern.search(name)]
-    if groups:
-        at |= {"group": groups[0][0], "is_group_doc": groups[0][1].pattern == "DOC"}
-    return Layout("table", delimiter, least, len(names), **at, misc=by_name.get("MISC"), names=tuple(names))
+    letters = ["".join(filter(str.isalpha, name)).upper() for name in names]
+    groups = [(i, True) for i, name in enumerate(letters) if name in _DOCUMENT_NAMES]
+    groups += [(i, False) for i, name in enumerate(letters) if name in _SENTENCE_NAMES]
+    if not groups and delimiter == sample.delimiter:
+        groups = list(
+            sample.groups([i for i in range(at["word"]) if i != at["tag"] and sample.is_group([i], [at["word"]])])
+        )
+    at |= {"misc": by_name.get("MISC"), "groups": tuple(groups)}
+    return Layout("table", delimiter, _least(at), len(names), **at, names=tuple(names))
 
 
 def _inline(sample: Sample) -> Layout | None:
     """`word|tag` or `word|POS|tag`, one sentence per line."""
+    if not any("|" in line for line in sample.body):
+        return None
     items = [item for line in sample.body for item in BLANKS.split(line.strip(" \t"))]
     n_tagged = sum("|" in item and sample.parse.is_tag(item.rpartition("|")[2]) for item in items)
-    if n_tagged == 0 or (sample.options.layout == "auto" and n_tagged < _RULE * len(items)):
+    if n_tagged == 0 or (sample.options.layout == "auto" and n_tagged < RULE * len(items)):
         return None
     # A word may hold bars itself (`||O`), so two bars must be the rule to separate columns
-    n_fields = 3 if sum(item.count("|") >= 2 for item in items) >= _RULE * len(items) else 2
+    n_fields = 3 if sum(item.count("|") >= 2 for item in items) >= RULE * len(items) else 2
     pos = 1 if n_fields == 3 and sample.options.pos_col != "none" else None
     return Layout("inline", "space", n_fields, n_fields, 0, n_fields - 1, pos)
 
@@ -271,49 +210,87 @@ def _indexed(sample: Sample) -> Layout | None:
     n_columns = sample.n_columns
     if n_columns >= len(CONLLU_COLUMNS) and sample.delimiter == "tab":
         return _conllu(sample, [])
-    at = {"word": 1, **_chosen(sample, (), n_columns)}
-    candidates = [i for i in range(2, n_columns) if sample.is_tags(i)]
-    kind, most = "indexed", 1 << 30
-    if "tag" not in at:
-        if candidates == [2, 3] and n_columns == 4:
-            kind, most = "germeval", n_columns
-            at = {"tag": 2, "layer": 3, **at}
-        else:
-            at["tag"] = candidates[-1] if candidates else n_columns - 1
-    if sample.options.pos_col is None and at["tag"] > 2 and 2 not in candidates and n_columns <= 5:
+    at = {"word": 1, "index": 0, **_chosen(sample, (), n_columns)}
+    tagged = [i for i in sample.tag_columns() if i > 1]
+    if sum(_SENTENCE_AND_TOKEN.fullmatch(value) is not None for value in sample.column(0)) >= RULE * len(sample.rows):
+        at |= {"groups": sample.groups([0], has_token_ids=True), "has_token_ids": True}
+    choose_tags(sample, tagged, at)
+    if sample.options.pos_col is None and at["tag"] > 2 and 2 not in tagged and n_columns <= 5:
         at["pos"] = 2
-    return Layout(kind, sample.delimiter, max(at.values()) + 1, most, **at, index=0)
+    is_germeval = at.get("layers") == (3,) and n_columns == 4
+    kind, most = ("germeval", n_columns) if is_germeval else ("indexed", 1 << 30)
+    return Layout(kind, sample.delimiter, _least(at), most, **at)
+
+
+def _conll2012(sample: Sample) -> Layout | None:
+    """CoNLL-2012 and OntoNotes: the word is fourth, entities are in brackets in the eleventh column, others follow."""
+    n_fit = sum(len(row) > 11 and is_bracket(row[10]) for row in sample.rows)
+    if n_fit < RULE * len(sample.rows):
+        return None
+    at = {"word": 3, "tag": 10, "pos": 4, "index": 2, **_chosen(sample, (), 11)}
+    if sample.options.pos_col == "none":
+        at["pos"] = None
+    return Layout("conll2012", sample.delimiter, 11, 1 << 30, **at, decode="brackets")
+
+
+def _webanno(sample: Sample) -> Layout | None:
+    """WebAnno TSV 3: `1-1`, offsets, the word, then a column for each feature that the lines `#T_SP=` declare."""
+    if not any(line.startswith("#FORMAT=WebAnno TSV 3") for line in sample.lines):
+        return None
+    declared = [
+        line.partition("=")[2].split("|") for line in sample.lines if line.startswith(("#T_SP=", "#T_CH=", "#T_RL="))
+    ]
+    names = ["id", "offsets", "token"]
+    for type_name, *features in declared:
+        names += [f"{type_name.rpartition('.')[2]}.{feature}" for feature in features]
+    at = {"word": 2, **_chosen(sample, names, max(len(names), sample.n_columns))}
+    if "tag" not in at:
+        values = [i for i, name in enumerate(names) if name == "NamedEntity.value"]
+        if not values:
+            raise sample.source.error(
+                f"no column NamedEntity.value among {', '.join(names[3:])}: name it with --tag-col"
+            )
+        at["tag"] = values[0]
+    at |= {"index": 0, "groups": ((0, False),), "has_token_ids": True, "decode": "webanno", "names": tuple(names)}
+    return Layout("webanno", "tab", _least(at), 1 << 30, **at)
 
 
 def _columns(sample: Sample) -> Layout:
-    """The word first, the tag last."""
+    """The word first, the tag last, unless the columns say something else."""
     n_columns = sample.n_columns
     if n_columns < 2:
         raise sample.source.error("the file has one column: words without tags", 1, sample.body[0])
-    chosen = _chosen(sample, (), n_columns)
-    # A column of ids before the words
-    n_before = int(n_columns > 2 and 0 not in chosen.values() and sample.is_group(0))
-    at = {"word": n_before, "tag": n_columns - 1, **chosen}
-    if n_before:
-        at |= {"group": 0, "is_group_doc": sample.is_over_blank_lines(0)}
-    if sample.options.pos_col is None:
-        # POS is second in CoNLL-2000, 2002 and 2003, third in the German part of CoNLL-2003, after the lemma. Tags of
-        # chunks or of a second layer are no POS
-        pos = {3: 1, 4: 1, 5: 2}.get(n_columns - n_before, -1) + n_before
-        if pos > n_before and pos not in at.values() and not sample.is_tags(pos):
-            at["pos"] = pos
+    at = _chosen(sample, (), n_columns)
+    tagged = sample.tag_columns()
+    bracketed = [] if tagged else [i for i in range(n_columns) if sample.has_brackets(i)]
+    choose_tags(sample, tagged or bracketed, at)
+    if sample.has_brackets(at["tag"]):
+        at["decode"] = "brackets"
+    if "word" not in at:
+        at |= find_word(sample, [i for i in range(n_columns) if i not in tagged and i != at["tag"]])
+    if sample.options.pos_col is None and (pos := find_pos(sample, tagged, at)) is not None:
+        at["pos"] = pos
     return Layout("columns", sample.delimiter, n_columns, n_columns, **at)
+
+
+def _least(at: dict[str, Any]) -> int:
+    """Return how many columns a line must have to hold word, tags and POS."""
+    return 1 + max(at["word"], at["tag"], at.get("pos") or 0, *at.get("layers", ()))
 
 
 # By the option `layout`, in the order in which they are tried; None of one says that the file is not like this
 _DETECTORS = {
     "conllu": _conllu_plus,
+    "webanno": _webanno,
+    "conll2012": _conll2012,
     "table": _table,
     "inline": _inline,
     "indexed": _indexed,
     "columns": _columns,
 }
 _NOT_THIS = {
+    "webanno": "no line #FORMAT=WebAnno TSV 3",
+    "conll2012": "no eleventh column of named entities in brackets, such as (PERSON*",
     "table": "no line names the columns, such as TOKEN and NE-COARSE-LIT",
     "inline": "no line of the form word|tag word|tag",
 }

@@ -36,6 +36,7 @@ class DocMaker:
         self.vocab = vocab
         self.scan = scan
         self._hash = cache(vocab.strings.add)
+        self._hash_pos = cache(lambda tag: vocab.strings.add("" if tag == "_" else tag))
         self._code = cache(self._make_code)
 
     def docs(self, blocks: Iterable[Block]) -> Iterator[Doc]:
@@ -68,13 +69,18 @@ class DocMaker:
             attrs.append("SENT_START")
             columns.append(starts.astype(np.uint64))
         if scan.layout.pos is not None:
-            hashes = [self._hash(tag) for block in blocks for tag in block.pos]
+            hashes = [self._hash_pos(tag) for block in blocks for tag in block.pos]
             attrs.append("TAG")
             columns.append(np.array(hashes, dtype=np.uint64).reshape(-1, 1))
         doc.from_array(attrs, np.hstack(columns))  # type: ignore[arg-type]
-        if scan.layout.layer is not None:
-            other = Doc(self.vocab, words).from_array(attrs[:2], self._entities(block.layer for block in blocks))  # type: ignore[arg-type]
-            doc.spans[scan.options.spans_key] = [Span(doc, ent.start, ent.end, label=ent.label) for ent in other.ents]
+        if scan.layout.layers:
+            doc.spans[scan.options.spans_key] = [
+                Span(doc, ent.start, ent.end, label=ent.label)
+                for i in range(len(scan.layout.layers))
+                for ent in Doc(self.vocab, words)
+                .from_array(attrs[:2], self._entities(block.layers[i] for block in blocks))  # type: ignore[arg-type]
+                .ents
+            ]
         return doc
 
     def _entities(self, tags_of_blocks: Iterable[Sequence[str]]) -> NDArray[np.uint64]:

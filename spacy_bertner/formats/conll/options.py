@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ...tags import SCHEME_NAMES
 
-LAYOUTS = ("auto", "columns", "conllu", "table", "inline")
-DELIMITERS = ("auto", "tab", "space")
+LAYOUTS = ("auto", "columns", "conllu", "conll2012", "webanno", "table", "inline")
+DELIMITERS = ("auto", "tab", "space", "comma")
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,12 @@ class ReadOptions:
 
     word_col, tag_col, pos_col, layer_col: columns, counted from 1 as in `cut -f`, from the end if negative, or by name
         where the file names them. `pos_col` may be "none": `token.tag_` is not set. `layer_col` is a second layer of
-        entities.
-    layout: "columns", "conllu" (CoNLL-U and CoNLL-U Plus), "table" (a header row, as in HIPE), "inline" (`word|tag
-        word|tag`, one sentence per line) or "auto".
-    delimiter: "tab", "space" (any run of spaces and tabs) or "auto".
+        entities, or several, separated by commas.
+    layout: "columns", "conllu" (CoNLL-U and CoNLL-U Plus), "conll2012" (OntoNotes), "webanno" (WebAnno TSV 3), "table" (a
+        header row, as in HIPE), "inline" (`word|tag word|tag`, one sentence per line) or "auto".
+    delimiter: "tab", "space" (any run of spaces and tabs), "comma" (with quotes, as in CSV) or "auto".
     scheme: a tag scheme of `spacy_bertner.tags.SCHEMES`, or another name of it, in any case.
+    label: the label of entities in a file whose tags are just B, I and O.
     missing: markers of a missing annotation, besides `_`.
     misc_key: the key of the tags in the MISC column of CoNLL-U, such as `name`.
     n_sents: sentences per document in a file without document marks; 0: one document per file.
@@ -31,6 +32,7 @@ class ReadOptions:
     lang: language code of the blank pipeline whose vocabulary is used, and with whose tokens entities must align where
         spaces are known.
     repair: repair what can be repaired, and record it, instead of failing.
+    strict: fail also for the few tags that violate the scheme found, where entities are read alike in the next best one.
 
     Raises ValueError for values outside their range.
     """
@@ -42,6 +44,7 @@ class ReadOptions:
     layout: str = "auto"
     delimiter: str = "auto"
     scheme: str | None = None
+    label: str | None = None
     missing: tuple[str, ...] = ()
     misc_key: str | None = None
     n_sents: int = 10
@@ -50,6 +53,7 @@ class ReadOptions:
     spans_key: str = "sc"
     lang: str = "en"
     repair: bool = False
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from ...tags import OUTSIDE
-from ..faults import ConversionError, Fault
+from ..faults import MAX_SHOWN, ConversionError, Fault
 from ..ledger import Entry, FileRecord
 from ..source import Source
 from .blocks import ABSENT, Block, BlockReader
-from .detect import Sample, detect_layout
+from .detect import detect_layout
 from .layout import Layout
 from .options import ReadOptions
+from .sample import Sample
 from .schemes import (
     EDGE,
     UNANNOTATED,
@@ -24,11 +25,13 @@ from .schemes import (
     TagParser,
     count_entities,
     count_violations,
-    detect_scheme,
+    detect_spelling,
     find_violation,
+    rank_schemes,
 )
 
 _SAMPLE_LINES = 5000
+_HARMLESS = 0.005  # the share of the tags up to which exceptions to a scheme are repaired with a warning
 # Keys in MISC that are taken for tags, in order of preference
 _MISC_KEYS = ("name", "NER", "NE", "ner", "ne")
 
@@ -39,7 +42,7 @@ OnRead = Callable[[int], None]
 class Scan:
     """How to read a file, and what the first pass found.
 
-    schemes: of each column of tags, by its name in `Block`.
+    schemes: of each layer, the first one first; None if it has no entities.
     n_faults: the lines and tags that are repaired.
     record: what there is, for the ledger; `documents`, `output` and what happens while writing are yet to be added.
     words_crc: a checksum of all words in order.
@@ -49,7 +52,7 @@ class Scan:
     options: ReadOptions
     parse: TagParser
     layout: Layout
-    schemes: dict[str, str | None]
+    schemes: list[str | None]
     n_faults: int
     record: FileRecord
     words_crc: int
@@ -59,8 +62,8 @@ class Scan:
         reader = BlockReader(self.layout, self.options.encoding, self.parse, report)
         for block in reader.read(self.source.lines(self.options.encoding, on_read)):
             if report is not None:
-                for name, scheme in self.schemes.items():
-                    for entry in _check_tags(getattr(block, name), block.lines, self.parse, scheme):
+                for tags, scheme in zip(block.tag_columns(), self.schemes, strict=True):
+                    for entry in _check_tags(tags, block.lines, self.parse, scheme):
                         report(entry)
             yield block
 
@@ -92,15 +95,15 @@ def scan(source: Source, options: ReadOptions, on_read: OnRead | None = None) ->
     Raises ConversionError if the file cannot be read, or holds anything that has to be repaired and `repair` is not set.
     """
     encoding = options.encoding
-    parse = TagParser(options.missing, is_bare=options.scheme == "IO")
     sample = [line.rstrip("\r\n") for line in islice(source.lines(encoding), _SAMPLE_LINES)]
+    filled = [line for line in sample if line.strip() and line[0] not in "#-"]
+    spelling = detect_spelling(filled[:: 1 + len(filled) // 1000])
+    parse = TagParser(options.missing, options.scheme == "IO", options.label, spelling)
     layout = detect_layout(Sample(source, sample, options, parse))
     if layout.tag is None and layout.misc_key is None:
         layout = replace(layout, misc_key=_find_misc_key(source, layout, encoding, parse))
     parse[ABSENT] = Tag(OUTSIDE)
-    bigrams: dict[str, Bigrams] = {"tags": Counter()}
-    if layout.layer is not None:
-        bigrams["layer"] = Counter()
+    bigrams: list[Bigrams] = [Counter() for _ in range(1 + len(layout.layers))]
     reader = BlockReader(layout, encoding, parse)
     counts, words_crc = reader.counts, 0
     for block in reader.read(source.lines(encoding, on_read)):
@@ -108,12 +111,11 @@ def scan(source: Source, options: ReadOptions, on_read: OnRead | None = None) ->
         counts["sentences"] += len(block.starts)
         counts["tokens"] += len(block.words)
         words_crc = words_checksum(block.words, words_crc)
-        for name, pairs in bigrams.items():
-            tags = getattr(block, name)
+        for pairs, tags in zip(bigrams, block.tag_columns(), strict=True):
             pairs.update(zip([EDGE, *tags], [*tags, EDGE], strict=True))
     if not counts["tokens"]:
         raise source.error("the file holds no tokens")
-    used = {tag for _, tag in bigrams["tags"]} - {EDGE, ABSENT}
+    used = {tag for _, tag in bigrams[0]} - {EDGE, ABSENT}
     if all(parse[tag].prefix == UNANNOTATED for tag in used):
         column = f"MISC ({layout.misc_key}=)" if layout.tag is None else layout.title(layout.tag)
         first = next((i for i, line in enumerate(sample, 1) if line.strip() and line[0] not in "#-"), 1)
@@ -121,20 +123,57 @@ def scan(source: Source, options: ReadOptions, on_read: OnRead | None = None) ->
     if layout.tag is None and OUTSIDE in used:
         # Where the file writes O, a token without a tag is not annotated
         parse[ABSENT] = Tag(UNANNOTATED)
-    schemes = {name: options.scheme or detect_scheme(pairs, parse) for name, pairs in bigrams.items()}
-    n_faults = counts["repaired"] + sum(n for (_, tag), n in bigrams["tags"].items() if parse[tag].fault)
-    n_faults += sum(count_violations(bigrams[name], parse, scheme) for name, scheme in schemes.items() if scheme)
-    record = _record(source, options, layout, counts, schemes["tags"])
-    record.missing = sum(n for (_, tag), n in bigrams["tags"].items() if parse[tag].prefix == UNANNOTATED)
-    record.entities, record.layer = (count_entities(bigrams.get(name, {}), parse) for name in ("tags", "layer"))
+    rankings = [[(options.scheme, 0)] if options.scheme else rank_schemes(pairs, parse) for pairs in bigrams]
+    schemes = [ranking[0][0] if ranking else None for ranking in rankings]
+    n_malformed = sum(n for pairs in bigrams for (_, tag), n in pairs.items() if parse[tag].fault)
+    n_violations = sum(count_violations(p, parse, scheme) for p, scheme in zip(bigrams, schemes, strict=True) if scheme)
+    record = _record(source, options, layout, counts, schemes[0])
+    record.missing = sum(n for (_, tag), n in bigrams[0].items() if parse[tag].prefix == UNANNOTATED)
+    record.entities = count_entities(bigrams[0], parse)
+    record.layer = sum((count_entities(pairs, parse) for pairs in bigrams[1:]), Counter[str]())
     record.entries = reader.dropped
+    n_faults = counts["repaired"] + n_malformed + n_violations
     found = Scan(source, options, parse, layout, schemes, n_faults, record, words_crc)
-    if n_faults and not options.repair:
-        error = ConversionError()
+    if layout.prefix:
+        record.warnings.append(f"{layout.prefix} before each word is dropped")
+    is_unread = n_malformed > 0 and not record.entities
+    unread = sorted(tag for tag in used if is_unread and parse[tag].repaired == "missing annotation")
+    _judge(found, rankings[0], n_violations, unread)
+    return found
+
+
+def _judge(found: Scan, ranking: list[tuple[str, int]], n_violations: int, unread: list[str]) -> None:
+    """Raise ConversionError unless all faults of a file are to be repaired; add a warning where they are harmless.
+
+    ranking: of the first layer. n_violations: of the schemes. unread: tags that cannot be read, where no entity can.
+    """
+    source, options, record, error = found.source, found.options, found.record, ConversionError()
+    exceptions = f"{n_violations:,} of {record.tokens:,} tags violate the scheme {record.scheme}"
+    others = "".join(f" ({name} would have {n:,})" for name, n in ranking[1:2])
+    how = "--scheme IO reads labels without B- and I-, --label NAME names plain B and I"
+    lost = f"no entity can be read, only the tags {', '.join(unread[:5])}: {how}"
+    if not options.strict and found.n_faults == n_violations and _are_harmless(ranking, n_violations, record.tokens):
+        record.warnings.append(f"{exceptions}{others} and are repaired; --strict stops at them")
+    elif found.n_faults and not options.repair:
         for _ in found.blocks(report=lambda entry: error.add(Fault(source.name, entry.line, entry.reason, entry.text))):
             pass
+        if unread:
+            error.notes.append(f"{source.name}: {lost}")
+        elif n_violations > MAX_SHOWN and others:
+            error.notes.append(f"{source.name}: {exceptions}{others}: choose with --scheme, or --repair")
         raise error
-    return found
+    elif unread:
+        raise source.error(lost, None)
+
+
+def _are_harmless(ranking: list[tuple[str, int]], n_violations: int, n_tokens: int) -> bool:
+    """Say whether violations of the scheme detected are few, and none of them can change what is read.
+
+    Where the file is of IOB2 or IOB1, a violation of the one is legal in the other, and reads alike.
+    """
+    names = [name for name, _ in ranking]
+    is_first_layer = bool(ranking) and n_violations == ranking[0][1]
+    return sorted(names) == ["IOB1", "IOB2"] and is_first_layer and 0 < n_violations <= _HARMLESS * n_tokens
 
 
 def _record(

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...tags import OUTSIDE, ROLES, SCHEMES
 
 UNANNOTATED = "_"  # the tag of a token whose annotation is missing
 EDGE = "\n\n"  # stands before the first tag of a sentence and after the last; no tag can hold a line feed
+# Other forms of tags, which a file must keep to throughout, and what O may be in them
+SPELLINGS: dict[str, tuple[re.Pattern[str], tuple[str, ...]]] = {
+    "B_PER": (re.compile(r"(?P<prefix>[BIMELSUW])[_:/](?P<label>\S+)"), (OUTSIDE,)),
+    "PER-B": (re.compile(r"(?P<label>[^\W\d_]\S*)[-_/](?P<prefix>[BIMELSUW])"), (OUTSIDE, "-")),
+}
 _MISSPELT = re.compile(r"([BIMELSUWbimelsuw])([-_:/.|\u2010-\u2014\u2212])\s*(\S.*)")
 
 Bigrams = Counter[tuple[str, str]]  # two neighbouring tags as written, or `EDGE` → how often
@@ -43,16 +48,29 @@ class TagParser(dict[str, Tag]):
 
     missing: markers of a missing annotation besides `_`.
     is_bare: whether a label without a prefix is a tag; only where the user says that the scheme is IO.
+    label: the label of tags that are just a prefix; None if these are faults.
+    spelling: a key of `SPELLINGS`, where tags are not written B-PER.
     """
 
-    def __init__(self, missing: Iterable[str] = (), is_bare: bool = False) -> None:
+    def __init__(
+        self, missing: Iterable[str] = (), is_bare: bool = False, label: str | None = None, spelling: str | None = None
+    ) -> None:
         super().__init__()
+        self.label = label
+        self.outside: tuple[str, ...] = (OUTSIDE,)
+        self.spelling: re.Pattern[str] | None = None
+        if spelling:
+            self.spelling, self.outside = SPELLINGS[spelling]
         self[EDGE] = Tag(EDGE)
         self.markers = {UNANNOTATED, *missing}
         self.is_bare = is_bare
 
     def __missing__(self, text: str) -> Tag:
-        tag = self[text] = self._parse(text)
+        tag = self._parse(text)
+        if tag.label.startswith("!"):  # as of Prodigy, and of spaCy's setting incorrect_spans_key
+            fault = f"'{tag.label}' is negative annotation, which cannot be learned from: remove it"
+            tag = Tag(UNANNOTATED, "", fault, "missing annotation")
+        self[text] = tag
         return tag
 
     def is_tag(self, text: str) -> bool:
@@ -64,10 +82,14 @@ class TagParser(dict[str, Tag]):
         text = text.strip()
         if text in self.markers:
             return Tag(UNANNOTATED)
-        if text == OUTSIDE:
+        if text in self.outside:
             return Tag(OUTSIDE)
+        if self.spelling and (match := self.spelling.fullmatch(text)):
+            text = f"{match['prefix']}-{match['label']}"
         if len(text) > 2 and text[1] == "-" and text[0] in ROLES and not text[2].isspace():
             return Tag(text[0], text[2:])
+        if self.label and text in ROLES:
+            return Tag(text, self.label)
         if not text:
             return Tag(UNANNOTATED, "", "no tag", "missing annotation")
         if text in ("o", "0", "\uff2f"):
@@ -77,8 +99,27 @@ class TagParser(dict[str, Tag]):
             return Tag(prefix, label, f"tag '{text}' is of no known form", f"{prefix}-{label}")
         if self.is_bare and len(text) > 1 and "-" not in text[:2]:
             return Tag("I", text)
-        fault = "names no label" if text in ROLES else "is of no known form"
+        fault = "names no label: --label NAME does" if text in ROLES else "is of no known form"
         return Tag(UNANNOTATED, "", f"tag '{text}' {fault}", "missing annotation")
+
+
+def detect_spelling(lines: Sequence[str]) -> str | None:
+    """Detect how a file writes its tags: a key of `SPELLINGS` if nearly all lines have a tag in that form, else None."""
+    text, n_lines = "\n".join(lines), len(lines)
+    n_standard = _count_items(r"[BIMELSUW]-[^\s|]+", text)
+    for name, (pattern, outside) in SPELLINGS.items():
+        n_entities = _count_items(pattern.pattern.replace(r"\S", r"[^\s|]"), text)
+        if (
+            n_entities > n_standard
+            and n_entities + sum(_count_items(re.escape(o), text) for o in outside) >= 0.9 * n_lines
+        ):
+            return name
+    return None
+
+
+def _count_items(pattern: str, text: str) -> int:
+    """Count the matches of a pattern between blanks, ends of lines and bars."""
+    return sum(1 for _ in re.finditer(rf"(?<![^\s|])(?:{pattern})(?![^\s|])", text))
 
 
 def begins(before: Tag, tag: Tag) -> bool:
@@ -96,7 +137,8 @@ def find_violation(before: Tag, tag: Tag, scheme: str) -> tuple[str, str, bool] 
 
     Returns what is wrong, how it is repaired, and whether the tag to blame is the earlier one; None if all is well.
     """
-    kind, prefixes = SCHEMES[scheme].like, SCHEMES[scheme].prefixes
+    like, prefixes, _ = SCHEMES[scheme]
+    kind = like or scheme
     if tag.label:
         if tag.prefix not in prefixes:
             repair = "begins an entity" if begins(before, tag) else "continues an entity"
@@ -107,12 +149,18 @@ def find_violation(before: Tag, tag: Tag, scheme: str) -> tuple[str, str, bool] 
             if kind == "IOB1" and is_first:
                 what = f"{place}: in scheme {scheme}, B- only separates two entities of one label"
                 return what, "begins an entity", False
-            if kind in ("BIO", "BILUO") and not is_first:
+            if kind in ("BIO", "BILUO", "BIOS") and not is_first:
                 return f"{place} (scheme {scheme})", "begins an entity", False
-    is_closed = kind != "BILUO" or before.prefix not in prefixes or ROLES[before.prefix] in "LU"
-    if not is_closed and (not tag.label or begins(before, tag)):
+    if before.prefix not in prefixes or (tag.label and not begins(before, tag)):
+        return None  # no entity ends here
+    is_closed = ROLES[before.prefix] in "LU"
+    if kind in ("BILUO", "IOE2") and not is_closed:
         after = "the sentence ends" if tag.prefix == EDGE else f"{tag} follows"
         return f"{before} is not closed: {after} (scheme {scheme})", "the entity ends here", True
+    if kind == "BIOS" and before.prefix == "B":
+        return f"{before} is the only token of an entity: in scheme BIOS, that is S-", "is an entity", True
+    if kind == "IOE1" and is_closed and tag.label != before.label:
+        return f"{before}: in scheme IOE1, E- only separates two entities of one label", "the entity ends here", True
     return None
 
 
@@ -121,23 +169,21 @@ def count_violations(bigrams: Bigrams, parse: TagParser, scheme: str) -> int:
     return sum(n for (before, tag), n in bigrams.items() if find_violation(parse[before], parse[tag], scheme))
 
 
-def detect_scheme(bigrams: Bigrams, parse: TagParser) -> str | None:
-    """Detect the scheme of a file: that with the fewest violations; None if the file has no entities."""
+def rank_schemes(bigrams: Bigrams, parse: TagParser) -> list[tuple[str, int]]:
+    """Return the schemes that a file may follow with their violations, the best first; none if it has no entities."""
     used = {parse[tag].prefix for _, tag in bigrams if parse[tag].label}
-    if not used:
-        return None
-    if used == {"I"}:
-        return "IO"
-    counts: dict[str, int] = {}
-    for name, scheme in SCHEMES.items():
-        if scheme.like == "IO" or (scheme.like == "BILUO" and used <= {"B", "I"}):
-            continue
-        n = count_violations(bigrams, parse, name)
-        # One B- that does not separate two entities shows that it is not IOB1. If numbers decided, an IOB2 file with many
-        # faulty I- after O would be taken for IOB1
-        if scheme.like != "IOB1" or n == 0:
-            counts[name] = n
-    return min(counts, key=counts.__getitem__)
+    if used <= {"I"}:
+        return [("IO", 0)] if used else []
+    counts = {
+        name: count_violations(bigrams, parse, name)
+        for name, scheme in SCHEMES.items()
+        if scheme.like != "IO" and (scheme.like in ("BIO", "IOB1") or not used <= {"B", "I"})
+    }
+    ranking = sorted(counts.items(), key=lambda item: item[1])
+    # A B- that does not separate two entities speaks against IOB1. By plain numbers an IOB2 file with many faulty I- after O
+    # would be taken for IOB1, so IOB1 must fit ten times better
+    best = min(n for name, n in ranking if name != "IOB1")
+    return sorted(ranking, key=lambda item: item[0] == "IOB1" and 10 * item[1] >= best)
 
 
 def count_entities(bigrams: Mapping[tuple[str, str], int], parse: TagParser) -> Counter[str]:

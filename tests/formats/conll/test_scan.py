@@ -60,7 +60,7 @@ FAULTS = {
         {"scheme": "IOB1"},
         [(1, "B-X begins a sentence: in scheme IOB1, B- only separates two entities of one label")],
     ),
-    "no label": ("a B\nb O\n", {}, [(1, "tag 'B' names no label")]),
+    "no label": ("a B\nb O\n", {}, [(1, "tag 'B' names no label: --label NAME does")]),
     "words only": (
         "A\nb\nc\n",
         {},
@@ -128,7 +128,45 @@ FAULTS = {
     "UTF-16": (
         "A O\n".encode("utf-16"),
         {},
-        [(None, "starts with the byte order mark of UTF-16: set the encoding")],
+        [(None, "looks like UTF-16: read it with --encoding utf-16")],
+    ),
+    "UTF-16 without a mark": (
+        "A O\nb B-X\n".encode("utf-16-le"),
+        {},
+        [(None, "looks like UTF-16-LE: read it with --encoding utf-16-le")],
+    ),
+    "UTF-32": (
+        "A O\n".encode("utf-32"),
+        {},
+        [(None, "looks like UTF-32: read it with --encoding utf-32")],
+    ),
+    "negative annotation": (
+        "A B-X\nb B-!PER\nc I-!PER\nd O\n",
+        {},
+        [(n, "'!PER' is negative annotation, which cannot be learned from: remove it") for n in (2, 3)],
+    ),
+    "negative annotation without prefixes": (
+        "A XY\nb !PER\nc O\n",
+        {"scheme": "IO"},
+        [(2, "'!PER' is negative annotation, which cannot be learned from: remove it")],
+    ),
+    "negative annotation in BIOES": (
+        "A S-X\nb U-!PER\nc O\n",
+        {"scheme": "BILOU"},
+        [
+            (1, "S-X is no tag of scheme BILOU"),
+            (2, "'!PER' is negative annotation, which cannot be learned from: remove it"),
+        ],
+    ),
+    "a malformed tag in a further layer": (
+        "1\tA\tB-X\tO\n2\tb\tI-X\tB_Y\n3\tc\tI-X\tB-Y\n" + "4\td\tO\tO\n" * 9,
+        {},
+        [(2, "tag 'B_Y' is of no known form")],
+    ),
+    "a malformed tag in a layer of the user's": (
+        "A B-X O\nb O ?\n",
+        {"tag_col": 2, "layer_col": 3},
+        [(2, "tag '?' is of no known form")],
     ),
 }
 
@@ -155,6 +193,26 @@ REPAIRS = [
     ("A o\nb 0\nC B-X\nd XYZ\ne B\n", "A b C d e", ["O", "O", "B-X", "-", "-"], [1, 2, 4, 5]),
     ("A B-X\nb O\nc I-X\nd I-Y\n", "A b c d", ["B-X", "O", "B-X", "B-Y"], [3, 4]),
     ("a B-X\nb O\nc S-X\nd I-X\ne E-X\n", "a b c d e", ["B-X", "O", "B-X", "B-X", "I-X"], [1, 4]),
+    # What a dropped line separates stays apart
+    ("A\tB-X\n\tB-X\nb\tI-X\nc\tO\n", "A b c", ["B-X", "B-X", "O"], [2, 3]),
+    ("A\tB-X\n\tO\nb\tI-X\nc\tO\n", "A b c", ["B-X", "B-X", "O"], [2, 3]),
+    ("A\tB-X\n\tB-Y\n\tB-X\nb\tI-X\nc\tO\nd\tO\n", "A b c d", ["B-X", "B-X", "O", "O"], [2, 3, 4]),
+    ("A\tB-X\n\tI-X\n\tI-X\nb\tI-X\nc\tO\nd\tO\n", "A b c d", ["B-X", "I-X", "O", "O"], [2, 3]),
+    ("A\tS-X\n\tB-X\nb\tE-X\n", "A b", ["B-X", "B-X"], [2, 3]),
+    ("A\tB-X\n\tB-Y\nb\tI-Y\n", "A b", ["B-X", "B-Y"], [2, 3]),
+    # Labels that hold a blank stay apart
+    (
+        "A B-Full Name\nb O\nC B-Full Address\nd I-Full Address\ne O\nf O\ng O\n",
+        "A b C d e f g",
+        ["B-Full Name", "O", "B-Full Address", "I-Full Address", "O", "O", "O"],
+        [1, 3, 4],
+    ),
+    (
+        "A N B-Full Name\nb N O\nC N B-Full X Y\nd N O\ne N B-X\n",
+        "A b C d e",
+        ["B-Full Name", "O", "B-Full X Y", "O", "B-X"],
+        [1, 3],
+    ),
     (b"caf\xe9 B-X\nb O\n", "caf\ufffd b", ["B-X", "O"], [1]),
     ("A\tB-X\n\tI-X\nb\tI-X\n", "A b", ["B-X", "I-X"], [2]),
 ]
@@ -191,6 +249,28 @@ def test_repair_does_not_excuse_everything():
         assert faults(text, repair=True) == faults(text)
 
 
+LOST = {
+    "plain B and I": "Ayla B\nOkri I\nleft O\n",
+    "bare labels": "Ayla PER\nOkri PER\nleft O\n",
+    "one sentence a line": "Ayla|B Okri|I left|O\n",
+    "negative only": "Ayla B-!PER\nleft O\n",
+}
+
+
+@pytest.mark.parametrize("case", LOST)
+def test_repair_never_loses_every_entity(case):
+    with pytest.raises(ConversionError, match="no entity can be read") as caught:
+        read(LOST[case], repair=True, layout="inline" if "|" in LOST[case] else "auto")
+    assert caught.value.total == 1
+    assert "--label NAME" in str(caught.value) and "--scheme IO" in str(caught.value)
+
+
+def test_a_label_for_plain_tags():
+    for text in ("Ayla B\nOkri I\nleft O\n", "1\tAyla\tB\n2\tOkri\tE\n3\tleft\tO\n", "Ayla|B Okri|I left|O\n"):
+        (doc,) = read(text, label="PER")
+        assert [(ent.text, ent.label_) for ent in doc.ents] == [("Ayla Okri", "PER")]
+
+
 def test_dropped_tags_of_empty_nodes_are_noted(tmp_path):
     row = "{}\t{}\t_\tX\t_\t_\t0\t_\t_\t{}\n"
     text = row.format("1", "a", "name=O") + row.format("1.1", "b", "name=B-X")
@@ -211,6 +291,37 @@ LINE = st.one_of(
     ),
     st.text(max_size=12),
 )
+
+
+# lines, documents
+COMMENTS = {
+    "as many words as columns": ("# id 5239 domain=en\nAyla _ _ B-PER\nleft _ _ O\n", 1),
+    "three columns": ("# sentence 3\nAyla NNP B-PER\nleft VBD O\n", 1),
+    "newdoc": ("# newdoc\nAyla B-PER\n\n# newdoc\nleft O\n", 2),
+    "begin document": (
+        "#begin document (x); part 000\nAyla a b c B-PER\n\n#end document\n#begin document (y); part 000\nleft a b c O\n",
+        2,
+    ),
+    "end document": ("Ayla B-PER\n#end document\nleft O\n#end document\n", 2),
+    "MEDLINE": ("###MEDLINE:95369245\n\nAyla\tB-PER\n\n###MEDLINE:95369246\n\nleft\tO\n", 2),
+    "PMID, separated by blanks": ("## PMID: 12\nAyla B-PER\n\n## PMID: 13\nleft O\n", 2),
+}
+
+
+@pytest.mark.parametrize("repair", [False, True])
+@pytest.mark.parametrize("case", COMMENTS)
+def test_comments_are_no_words(case, repair):
+    text, n_docs = COMMENTS[case]
+    docs = read(text, repair=repair)
+    assert [token.text for doc in docs for token in doc] == ["Ayla", "left"]
+    assert len(docs) == n_docs
+
+
+def test_a_word_that_looks_like_a_comment_is_one():
+    (doc,) = read("# B-X\n#1 I-X\nis O\n# O\n")
+    assert [token.text for token in doc] == ["#", "#1", "is", "#"]
+    (doc,) = read("#\tNN\tB-X\n# b\tNN\tO\n")
+    assert [token.text for token in doc] == ["#", "# b"]
 
 
 def never_a_traceback(data, **options):

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spacy_bertner.formats.convert import ReadOptions, convert
+from spacy_bertner.formats.convert import ConversionError, ReadOptions, convert, read_conll
 from spacy_bertner.tags import SCHEMES as TABLE
 
-from ..helpers import DATA, needs_data, read, same_as_spacy, sentences
+from ..helpers import DATA, faults, from_bin, needs_data, read, run, same_as_spacy, sentences
 
 
 @needs_data
@@ -56,6 +56,11 @@ def encode(n_tokens, ents, scheme):
             letters = ["B" if follows else "I"] + ["I"] * (end - start - 1)
         elif scheme == "IOB2":
             letters = ["B"] + ["I"] * (end - start - 1)
+        elif scheme == "BIOS":
+            letters = ["S"] if end - start == 1 else ["B"] + ["I"] * (end - start - 1)
+        elif scheme in ("IOE1", "IOE2"):
+            is_followed = i + 1 < len(ents) and (ents[i + 1][0], ents[i + 1][2]) == (end, label)
+            letters = ["I"] * (end - start - 1) + ["E" if is_followed or scheme == "IOE2" else "I"]
         else:
             begin, inside, last, single = scheme
             n = end - start
@@ -71,6 +76,9 @@ SCHEMES = {
     "BILOU": "BILU",
     "BMES": "BMES",
     "BMEWO": "BMEW",
+    "BIOS": "BIOS",
+    "IOE1": "IOE1",
+    "IOE2": "IOE2",
 }
 
 
@@ -127,6 +135,109 @@ def test_round_trip(corpus, scheme, layout):
     assert_same(read(text, scheme=scheme, layout=named), corpus)
     # Found out, the scheme may be another one, but only one that reads the same.
     assert_same(read(text, layout=named), corpus)
+
+
+# text → scheme, entities: tags alone, sentences separated by commas
+TAGS = {
+    "B I O S O B I I": ("BIOS", ["0-2", "3-4", "5-8"]),
+    "S O S, B I": ("BIOS", ["0-1", "2-3", "3-5"]),
+    "I E E O E": ("IOE2", ["0-2", "2-3", "4-5"]),
+    "E, I I E O": ("IOE2", ["0-1", "1-4"]),
+    "I E I I O I": ("IOE1", ["0-2", "2-4", "5-6"]),
+    "E I O I": ("IOE1", ["0-1", "1-2", "3-4"]),
+    "B E O S": ("BIOES", ["0-2", "3-4"]),
+    "S O S": ("BIOES", ["0-1", "2-3"]),
+}
+
+
+@pytest.mark.parametrize("tags", TAGS)
+def test_detected(tags, tmp_path):
+    scheme, ents = TAGS[tags]
+    lines = [f"w {tag}" if tag == "O" else f"w {tag}-X" for tag in tags.replace(",", " ,").split()]
+    (tmp_path / "a.conll").write_text("\n".join(lines).replace("w ,-X", ""), encoding="utf-8")
+    (record,) = convert([tmp_path / "a.conll"], tmp_path).files
+    assert (record.scheme, record.entries) == (scheme, [])
+    (doc,) = from_bin(tmp_path / "a.spacy")
+    assert [f"{ent.start}-{ent.end}" for ent in doc.ents] == ents
+
+
+@pytest.mark.parametrize(
+    "scheme, tags, line, what",
+    [
+        ("BIOS", "B-X O S-X", 1, "B-X is the only token of an entity: in scheme BIOS, that is S-"),
+        ("BIOS", "O I-X", 2, "I-X follows O (scheme BIOS)"),
+        ("IOE2", "I-X O E-X", 1, "I-X is not closed: O follows (scheme IOE2)"),
+        ("IOE1", "I-X E-X O", 2, "E-X: in scheme IOE1, E- only separates two entities of one label"),
+        ("IOE1", "B-X E-X I-X", 1, "B-X is no tag of scheme IOE1"),
+    ],
+)
+def test_violations(scheme, tags, line, what):
+    text = "".join(f"w {tag}\n" for tag in tags.split())
+    assert faults(text, scheme=scheme) == [(line, what)]
+
+
+FILLER = "w O\n" * 800 + "\n"
+CLEAN_IOB1 = "a I-X\nb I-X\nc B-X\n\na I-X\nb O\n\n" * 20
+
+
+def test_few_exceptions_are_repaired_with_a_warning(tmp_path):
+    """Two B- after O in a file of IOB1, as in CoNLL-2003: with both schemes the entities are the same."""
+    path = tmp_path / "a.conll"
+    path.write_text(FILLER + "a O\nb B-Y\nc I-Y\n\n" + CLEAN_IOB1 + "b B-Y\n", encoding="utf-8")
+    (record,) = convert([path], tmp_path).files
+    assert record.scheme == "IOB1"
+    assert record.entities == {"X": 60, "Y": 2}
+    assert [entry.line for entry in record.entries] == [803, 946]
+    assert record.warnings == [
+        "2 of 904 tags violate the scheme IOB1 (IOB2 would have 40) and are repaired; --strict stops at them"
+    ]
+    result = run(path, tmp_path)
+    assert result.exit_code == 0 and "warning: 2 of 904 tags violate the scheme IOB1" in result.stdout
+    result = run(path, tmp_path, "--strict")
+    assert result.exit_code == 1 and len(result.stderr.splitlines()) == 2
+    with pytest.warns(UserWarning, match="violate the scheme IOB1"):
+        list(read_conll(path))
+
+
+@pytest.mark.parametrize("exception", ["a I-X\n", "a O\nb I-X\n", "a B-X\nb I-Y\n"])
+def test_the_other_way_round(exception):
+    """I- that begin entities in a file of IOB2."""
+    text = FILLER + "a B-X\nb I-X\nc B-X\n\n" * 20 + exception
+    with pytest.warns(UserWarning, match="1 of 86. tags violate the scheme IOB2"):
+        (doc,) = read(text, n_sents=0)
+    assert len(doc.ents) == 41 + exception.count("B-")
+    assert len(faults(text, strict=True)) == 1
+
+
+def test_exceptions_that_are_many_or_change_what_is_read_are_faults():
+    assert len(faults(FILLER + "a B-X\n\nb I-X\n\n" * 5)) == 5  # of 810 tags
+    assert len(faults(FILLER + "a B-X\nb E-X\nc S-X\n\n" * 5 + "d B-X\n")) == 1  # one scheme alone has these tags
+    assert len(faults(FILLER + "a B-X\nb I-X\n\n" * 5 + "a I-X\nb\n")) == 2  # another fault
+    assert len(faults(FILLER + "a B-X\nb I-X\n\n" * 5 + "a I-X\n", scheme="IOB2")) == 1  # the user says what it is
+
+
+def test_an_error_over_many_tags_names_the_next_scheme():
+    with pytest.raises(
+        ConversionError, match=r"60 of 120 tags violate the scheme IOB2 \(IOB1 would have 60\): choose with"
+    ):
+        read("a B-X\n\nb I-X\n\n" * 60)
+
+
+SPELLINGS = {
+    "B_PER": "Ayla B_PER\nOkri I_PER\nleft O\n",
+    "B_PER in a line": "Ayla|B_PER Okri|I_PER left|O\n",
+    "B:PER": "Ayla\tB:PER\nOkri\tI:PER\nleft\tO\n",
+    "PER_B": "1\tAyla\tPER_B\n2\tOkri\tPER_I\n3\tleft\t-\n",
+    "PER-B": "Ayla PER-B\nOkri PER-I\nleft O\n",
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_other_spellings_of_tags(spelling):
+    (doc,) = read(SPELLINGS[spelling])
+    assert [token.text for token in doc] == ["Ayla", "Okri", "left"]
+    assert [(ent.text, ent.label_) for ent in doc.ents] == [("Ayla Okri", "PER")]
+    assert doc[2].ent_iob_ == "O"
 
 
 def test_every_name_of_a_scheme_is_known():
