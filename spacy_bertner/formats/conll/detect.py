@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from .choose import choose_tags, find_pos, find_word
@@ -197,6 +198,14 @@ def _inline(sample: Sample) -> Layout | None:
     n_tagged = sum("|" in item and sample.parse.is_tag(item.rpartition("|")[2]) for item in items)
     if n_tagged == 0 or (sample.options.layout == "auto" and n_tagged < RULE * len(items)):
         return None
+    lines = [BLANKS.split(line.strip(" \t")) for line in sample.body]
+    after_label = [
+        after for line in lines for item, after in pairwise(line) if sample.parse[item.rpartition("|")[2]].label
+    ]
+    if after_label and sum("|" not in item for item in after_label) >= RULE * len(after_label):
+        raise sample.source.error(
+            "labels hold blanks, which separate words in this layout: write them without", 1, sample.body[0]
+        )
     # A word may hold bars itself (`||O`), so two bars must be the rule to separate columns
     n_fields = 3 if sum(item.count("|") >= 2 for item in items) >= RULE * len(items) else 2
     pos = 1 if n_fields == 3 and sample.options.pos_col != "none" else None
@@ -266,11 +275,22 @@ def _columns(sample: Sample) -> Layout:
     choose_tags(sample, tagged or bracketed, at)
     if sample.has_brackets(at["tag"]):
         at["decode"] = "brackets"
+    elif sample.delimiter == "space" and _has_labels_with_blanks(sample, at["tag"]):
+        n_columns = at["tag"] + 1
     if "word" not in at:
         at |= find_word(sample, [i for i in range(n_columns) if i not in tagged and i != at["tag"]])
-    if sample.options.pos_col is None and (pos := find_pos(sample, tagged, at)) is not None:
+    pos = find_pos(sample, tagged, at) if sample.options.pos_col is None else None
+    if pos is not None and pos < n_columns:
         at["pos"] = pos
     return Layout("columns", sample.delimiter, n_columns, n_columns, **at)
+
+
+def _has_labels_with_blanks(sample: Sample, tag: int) -> bool:
+    """Say whether lines end after an O, and only go on after a tag with a label: as in `Ayla B-Full Name`."""
+    rows = [(sample.parse[row[tag]], len(row) - 1 > tag) for row in sample.rows if len(row) > tag]
+    return len({is_longer for _, is_longer in rows}) == 2 and all(
+        bool(tag.label) == is_longer for tag, is_longer in rows
+    )
 
 
 def _least(at: dict[str, Any]) -> int:

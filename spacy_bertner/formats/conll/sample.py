@@ -119,7 +119,7 @@ class Sample:
         return is_unique and len(keys) >= 2 * len(runs) and any(len(set(self.column(i))) > n_values for i in others)
 
     def groups(self, places: Sequence[int], has_token_ids: bool = False) -> tuple[tuple[int, bool], ...]:
-        """Say of the columns with ids which of them stand for documents: those named so, and those that continue after a blank line."""
+        """Say of the columns with ids which stand for documents: by their values, or as they go on after a blank line."""
         if len(places) > 1:
             return tuple((at, at != places[-1]) for at in places)
         layout = Layout("", self.delimiter, 0, 0, 0, has_token_ids=has_token_ids)

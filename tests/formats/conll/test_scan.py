@@ -213,9 +213,23 @@ REPAIRS = [
         ["B-Full Name", "O", "B-Full X Y", "O", "B-X"],
         [1, 3],
     ),
+    (
+        "A B-Full Name\nb I-Full Name\nc O\n\nD B-Full Address\ne I-Full Address\nf O\n",
+        "A b c D e f",
+        ["B-Full Name", "I-Full Name", "O", "B-Full Address", "I-Full Address", "O"],
+        [1, 2, 5, 6],
+    ),
     (b"caf\xe9 B-X\nb O\n", "caf\ufffd b", ["B-X", "O"], [1]),
     ("A\tB-X\n\tI-X\nb\tI-X\n", "A b", ["B-X", "I-X"], [2]),
 ]
+
+
+@pytest.mark.parametrize("layout", ["auto", "inline"])
+def test_labels_with_blanks_in_lines(layout, tmp_path):
+    text = f"A|B-Full Name b|I-Full Name {'c|O ' * 50}\nD|B-Full Address e|I-Full Address f|O\n"
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(ConversionError, match="labels hold blanks"):
+        convert([tmp_path / "a.txt"], tmp_path, ReadOptions(repair=True, layout=layout))
 
 
 @pytest.mark.parametrize("text, words, tags, lines", REPAIRS)
