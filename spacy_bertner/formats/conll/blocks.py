@@ -247,7 +247,7 @@ class BlockReader:
             self._dropped.append(tag)
             return
         if layout.prefix:
-            word = word.removeprefix(layout.prefix)
+            word = word.removeprefix(layout.prefix) or word
         self._add(number, text, word, tag, _column(in_place, layout.pos))
         if layout.layers:
             for column, at in zip(self._block.layers, layout.layers, strict=True):

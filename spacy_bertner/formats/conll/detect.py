@@ -68,9 +68,9 @@ def detect_layout(sample: Sample) -> Layout:
     if layout.tag is not None and layout.tag in (layout.word, *layout.layers):
         raise sample.source.error(f"column {layout.title(layout.tag)} cannot be two things at once")
     words = sample.column(layout.word)
-    if len(words) > 1 and layout.kind in ("columns", "indexed", "table") and (match := _LANGUAGE.match(words[-1])):
+    if len(words) > 2 and layout.kind in ("columns", "indexed", "table") and (match := _LANGUAGE.match(words[-1])):
         is_header = layout.kind == "table"
-        if all(word.startswith(match[1]) for word in words[is_header:]):
+        if all(word.startswith(match[1]) and word != match[1] for word in words[is_header:]):
             layout = replace(layout, prefix=match[1])
     return layout
 
@@ -244,7 +244,8 @@ def _conll2012(sample: Sample) -> Layout | None:
 
 def _webanno(sample: Sample) -> Layout | None:
     """WebAnno TSV 3: `1-1`, offsets, the word, then a column for each feature that the lines `#T_SP=` declare."""
-    if not any(line.startswith("#FORMAT=WebAnno TSV 3") for line in sample.lines):
+    first = next(filter(str.strip, sample.lines))
+    if not first.startswith("#FORMAT=WebAnno TSV 3"):
         return None
     declared = [
         line.partition("=")[2].split("|") for line in sample.lines if line.startswith(("#T_SP=", "#T_CH=", "#T_RL="))

@@ -87,8 +87,13 @@ class Sample:
         return n_tags > 0
 
     def tag_columns(self) -> list[int]:
-        """Return the columns that hold tags; where bare labels are tags too, only those with an O."""
-        columns = (i for i in range(self.n_columns) if self.is_tags(i))
+        """Return the columns that hold tags; where bare labels are tags too, only those with an O.
+
+        Of two columns, one must hold the words, even if all of them look like tags.
+        """
+        columns = [i for i in range(self.n_columns) if self.is_tags(i)]
+        if self.n_columns == len(columns) == 2:
+            columns = columns[1:]
         return [i for i in columns if not self.parse.is_bare or OUTSIDE in self.column(i)]
 
     def column(self, at: int) -> list[str]:
