@@ -101,7 +101,7 @@ class Limits:
             capacity = self._pieces.capacity
             lengths = []
             for doc in data.fresh_docs(self.nlp.vocab):
-                n = len(self._pieces.pieces(doc).ids)
+                n = len(self._pieces.pieces([doc])[0].ids)
                 n_windows = math.ceil(n / capacity)
                 lengths += [n // n_windows + (i < n % n_windows) + WINDOW - capacity for i in range(n_windows)]
             self._windows[data.name] = lengths

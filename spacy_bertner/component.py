@@ -253,11 +253,12 @@ class BertNER(TrainablePipe):
         probabilities = entity_probabilities(
             self.tag_set, rows.scores, rows.is_first, spans, transitions, self.cfg["temperature"]
         )
-        for (first, last, label), probability in zip(spans, probabilities.tolist(), strict=True):
-            if is_sure(label, probability, self.cfg["threshold"]):
-                i, start = rows.place(first)
-                _, end = rows.place(last - 1)
-                entities[i].append((start, end + 1, label, probability))
+        of_doc, starts = rows.places([first for first, _, _ in spans])
+        _, lasts = rows.places([end - 1 for _, end, _ in spans])
+        labels = [label for _, _, label in spans]
+        for i, start, last, label, score in zip(of_doc, starts, lasts, labels, probabilities.tolist(), strict=True):
+            if is_sure(label, score, self.cfg["threshold"]):
+                entities[i].append((start, last + 1, label, score))
         return entities
 
     def tag_rows(self, docs: list[Doc]) -> TagRows:

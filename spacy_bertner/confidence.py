@@ -100,12 +100,14 @@ def set_scores(doc: Doc, scores: Mapping[tuple[int, int, str], float]) -> None:
     stored = [key for key in doc.user_data if isinstance(key, tuple) and key[:2] == ("._.", NAME)]
     if not stored and not scores:
         return
-    given = [(ent, scores.get((ent.start, ent.end, ent.label_), get_score(ent))) for ent in doc.ents]
+    given: dict[Any, Any] = {}
+    for ent in doc.ents:
+        score = scores.get((ent.start, ent.end, ent.label_), get_score(ent) if stored else None)
+        if score is not None:
+            given[_place(ent)] = {_identity(ent): float(score)}
     for key in stored:
         del doc.user_data[key]
-    for ent, score in given:
-        if score is not None:
-            set_score(ent, score)
+    doc.user_data.update(given)
 
 
 def _place(span: Span) -> tuple[str, str, int, int]:

@@ -29,10 +29,11 @@ class TagRows:
     tokens: Ints1d
     starts: Ints1d
 
-    def place(self, row: int) -> tuple[int, int]:
-        """Return the index of a row's Doc, and the index of its token in that Doc."""
-        i = int(np.searchsorted(self.starts, self.tokens[row], side="right")) - 1
-        return i, int(self.tokens[row] - self.starts[i])
+    def places(self, rows: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Return the index of the Doc of each row, and the index of its token in that Doc."""
+        tokens = self.tokens[np.asarray(rows, dtype=np.int64)]
+        docs = np.searchsorted(self.starts, tokens, side="right") - 1
+        return docs.tolist(), (tokens - self.starts[docs]).tolist()
 
 
 def rows_to_tag(docs: Sequence[Doc], scores: NDArray[np.float32], *, keeps_ents: bool) -> TagRows:
@@ -71,14 +72,15 @@ def write_ents(doc: Doc, scores: Mapping[tuple[int, int, str], float], overwrite
     overwrite: whether to replace existing entities; if not, none of them has tokens in common with the new ones.
     """
     entities = [Span(doc, start, end, label=label) for start, end, label in scores]
-    iob = doc.to_array(ENT_IOB)
-    is_free = _is_free(iob) | overwrite
-    clear_ids(doc, is_free)
-    if is_free.all():
+    before = doc.to_array([ENT_IOB, ENT_ID, ENT_KB_ID])
+    is_free = _is_free(before[:, 0]) | overwrite if before.any() else None
+    if is_free is not None:
+        clear_ids(doc, is_free)
+    if is_free is None or is_free.all():
         doc.set_ents(entities)
     else:
         inside = {i for ent in entities for i in range(ent.start, ent.end)}
-        missing = [Span(doc, i, i + 1) for i in np.flatnonzero(iob == 0).tolist() if i not in inside]
+        missing = [Span(doc, i, i + 1) for i in np.flatnonzero(before[:, 0] == 0).tolist() if i not in inside]
         doc.set_ents(entities, outside=missing, default="unmodified")
     set_scores(doc, scores)
 

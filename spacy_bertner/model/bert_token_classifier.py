@@ -255,7 +255,7 @@ def add_transition_gradient(model: Model, d_transitions: NDArray) -> None:
 
 def has_rows(model: Model, doc: Doc) -> NDArray[np.bool_]:
     """Return which tokens of a Doc get scores, (n_tokens,)."""
-    return _pieces(model).pieces(doc).has_row
+    return _pieces(model).pieces([doc])[0].has_row
 
 
 def is_on_gpu(model: Model) -> bool:

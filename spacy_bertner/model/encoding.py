@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,7 @@ Ints1d = NDArray[np.int64]
 Ints2d = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """Consecutive pieces of a Doc that the encoder sees at once.
 
     start, end: its pieces, counted in the Doc, without special pieces.
@@ -116,7 +116,7 @@ class PieceEncoder:
     document_context: whether windows cross sentence boundaries; if not, each sentence has windows of its own, provided that
         the Doc has sentence boundaries.
     orthography_version: the definition of the orthographic classes, see `ORTHOGRAPHY_VERSION`.
-    max_cached: maximum number of words in the cache; when it is full, all but those of the current Doc are dropped.
+    max_cached: maximum number of words in the cache; when it is full, all but those of the current Docs are dropped.
     """
 
     def __init__(
@@ -151,31 +151,54 @@ class PieceEncoder:
         # other threads may be reading it.
         self._cache: dict[int, tuple[tuple[int, ...], int, bool]] = {}
 
-    def pieces(self, doc: Doc) -> Pieces:
-        """Cut the words of a Doc into pieces, each word on its own."""
-        orths = doc.to_array(ORTH).tolist()
-        cache = self._cache
-        missing = {orth for orth in orths if orth not in cache}
-        if missing:
-            if len(cache) + len(missing) > self._max_cached:
-                cache = {orth: cache[orth] for orth in set(orths) - missing}
-            for orth in missing:
-                cache[orth] = self._word(doc.vocab, orth)
-            self._cache = cache
-        words = [cache[orth] for orth in orths]
-        del orths, missing  # they take more memory than the result
-        lengths = np.fromiter((len(ids) for ids, _, _ in words), dtype=np.int64, count=len(words))
-        offsets = np.zeros(len(words) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        ids = np.fromiter(chain.from_iterable(ids for ids, _, _ in words), dtype=np.int32, count=offsets[-1])
-        classes = np.fromiter((cls for _, cls, _ in words), dtype=np.int8, count=len(words))
-        # 1 at the start of a sentence, 0 if it is not known, -1 inside (as uint64 in the array)
-        sent_starts = doc.to_array(SENT_START) == 1
-        n_cut = sum(cut for _, _, cut in words)
+    def pieces(self, docs: Sequence[Doc]) -> list[Pieces]:
+        """Cut the words of Docs into pieces, each word on its own."""
+        if not docs:
+            return []
+        arrays = [doc.to_array([ORTH, SENT_START]) for doc in docs]
+        bounds = np.cumsum([0] + [len(array) for array in arrays]).tolist()
+        orths, sent_starts = np.concatenate(arrays).T  # (n_tokens,)
+        found, first, word = np.unique(orths, return_index=True, return_inverse=True)
+        entries = self._entries(docs, found.tolist(), np.searchsorted(bounds, first, side="right") - 1)
+        n_pieces = np.fromiter((len(ids) for ids, _, _ in entries), dtype=np.int64, count=len(entries))
+        classes = np.fromiter((cls for _, cls, _ in entries), dtype=np.int8, count=len(entries))[word]
+        is_cut = np.fromiter((cut for _, _, cut in entries), dtype=bool, count=len(entries))
+        lengths = n_pieces[word]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])  # (n_tokens + 1,)
+        # The place of each piece among those of the words in `found`
+        source = np.repeat((np.cumsum(n_pieces) - n_pieces)[word] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        pool = np.fromiter(chain.from_iterable(ids for ids, _, _ in entries), np.int32, count=n_pieces.sum())
+        ids, orthography = pool[source], np.repeat(classes, lengths)
         # The head scores the first piece of a word, so a word without pieces has no scores. Byte-level tokenizers have
         # pieces for whitespace too, which are context but not tagged
         has_row = (lengths > 0) & (classes != ORTHOGRAPHY.index("blank"))
-        return Pieces(ids, np.repeat(classes, lengths), offsets, sent_starts, has_row, n_cut)
+        n_cut = np.concatenate([[0], np.cumsum(is_cut[word])]) if is_cut.any() else np.zeros(len(orths) + 1, int)
+        is_start = sent_starts == 1  # 0 if it is not known, -1 inside (as uint64)
+        return [
+            Pieces(
+                ids[offsets[start] : offsets[end]],
+                orthography[offsets[start] : offsets[end]],
+                offsets[start : end + 1] - offsets[start],
+                is_start[start:end],
+                has_row[start:end],
+                int(n_cut[end] - n_cut[start]),
+            )
+            for start, end in pairwise(bounds)
+        ]
+
+    def _entries(
+        self, docs: Sequence[Doc], orths: list[int], places: Ints1d
+    ) -> list[tuple[tuple[int, ...], int, bool]]:
+        """Return what the cache has on each word, after adding what it lacks; places: a Doc that has the word."""
+        cache = self._cache
+        missing = [i for i, orth in enumerate(orths) if orth not in cache]
+        if missing:
+            if len(cache) + len(missing) > self._max_cached:
+                cache = {orth: cache[orth] for orth in orths if orth in cache}
+            for i in missing:
+                cache[orths[i]] = self._word(docs[places[i]].vocab, orths[i])
+            self._cache = cache
+        return [cache[orth] for orth in orths]
 
     def _word(self, vocab: Vocab, orth: int) -> tuple[tuple[int, ...], int, bool]:
         encoding = self._tokenizer.encode([vocab.strings[orth]], is_pretokenized=True, add_special_tokens=False)
@@ -191,7 +214,7 @@ class PieceEncoder:
 
     def cut_words(self, doc: Doc) -> list[int]:
         """Return the positions of the words longer than a window, of which only the first pieces are kept."""
-        if not self.pieces(doc).n_cut:
+        if not self.pieces([doc])[0].n_cut:
             return []
         return [token.i for token in doc if self._word(doc.vocab, token.orth)[2]]
 
@@ -271,7 +294,7 @@ class PieceEncoder:
         """Return the Docs with their pieces and windows, or `docs` itself if it has them already."""
         if isinstance(docs, EncodedDocs):
             return docs
-        pieces = [self.pieces(doc) for doc in docs]
+        pieces = self.pieces(docs)
         return EncodedDocs(docs, pieces, [self.windows(of_doc) for of_doc in pieces])
 
     def encode(self, docs: Sequence[Doc], max_batch_pieces: int, overhead: int = 0) -> Iterator[Batch]:

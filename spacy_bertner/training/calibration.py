@@ -177,8 +177,10 @@ class Sample:
             is_first.append(rows.is_first)
             truth.append(encode_annotation(self.tag_set, pairs, is_kept)[0][rows.tokens])
             gold_entities = [GoldEntities(eg) for eg in pairs]
-            for first, last, label in best_spans(self.tag_set, rows, self.transitions):
-                (i, start), (_, end) = rows.place(first), rows.place(last - 1)
+            spans = best_spans(self.tag_set, rows, self.transitions)
+            of_doc, starts = rows.places([first for first, _, _ in spans])
+            _, ends = rows.places([last - 1 for _, last, _ in spans])
+            for (first, last, label), i, start, end in zip(spans, of_doc, starts, ends, strict=True):
                 is_correct = gold_entities[i].contain(start, end + 1, label)
                 if is_correct is not None:
                     self.spans.append((n_rows + first, n_rows + last, label))

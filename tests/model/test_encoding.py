@@ -47,7 +47,7 @@ def test_pieces_are_those_of_transformers(kind, checkpoint, nlp):
     encoder, _ = encoder_for(checkpoint(kind))
     tokenizer = reference_tokenizer(kind, checkpoint(kind))
     for words in [text.split() for text, _ in SENTENCES] + [HARD_WORDS]:
-        pieces = encoder.pieces(Doc(nlp.vocab, words=words))
+        pieces = encoder.pieces([Doc(nlp.vocab, words=words)])[0]
         assert word_pieces(pieces) == reference_pieces(tokenizer, words)
 
 
@@ -55,7 +55,7 @@ def test_pieces_are_those_of_transformers(kind, checkpoint, nlp):
 @given(words=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8), max_size=6))
 def test_pieces_of_random_unicode(words, packaged_encoder):
     encoder, tokenizer = packaged_encoder
-    pieces = encoder.pieces(Doc(spacy.blank("en").vocab, words=words))
+    pieces = encoder.pieces([Doc(spacy.blank("en").vocab, words=words)])[0]
     assert word_pieces(pieces) == (reference_pieces(tokenizer, words) if words else [])
 
 
@@ -71,7 +71,7 @@ def test_pieces_of_real_words(checkpoint, nlp):
     text = (SHARED_DATA / "wnut17" / "emerging.dev.conll").read_text(encoding="utf8")
     words = sorted({line.split("\t")[0] for line in text.split("\n") if line.strip()})
     assert len(words) > 4000
-    assert word_pieces(encoder.pieces(Doc(nlp.vocab, words=words))) == reference_pieces(tokenizer, words)
+    assert word_pieces(encoder.pieces([Doc(nlp.vocab, words=words)])[0]) == reference_pieces(tokenizer, words)
 
 
 def test_a_full_cache_changes_nothing(checkpoint, nlp):
@@ -79,13 +79,13 @@ def test_a_full_cache_changes_nothing(checkpoint, nlp):
     small = PieceEncoder(tokenizer.backend_tokenizer, pad_id=0, window=256, stride=192, max_cached=3)
     for text, _ in SENTENCES:
         doc = Doc(nlp.vocab, words=text.split())
-        assert word_pieces(small.pieces(doc)) == word_pieces(encoder.pieces(doc))
+        assert word_pieces(small.pieces([doc])[0]) == word_pieces(encoder.pieces([doc])[0])
         assert len(small._cache) <= 3 + len(doc)
 
 
 def test_a_word_longer_than_a_window_is_cut_and_counted(checkpoint, nlp):
     encoder, _ = encoder_for(checkpoint("roberta"), window=16, stride=8)
-    pieces = encoder.pieces(Doc(nlp.vocab, words=["a", "x" * 20_000, "b"]))
+    pieces = encoder.pieces([Doc(nlp.vocab, words=["a", "x" * 20_000, "b"])])[0]
     assert np.diff(pieces.offsets)[1] == 14
     assert pieces.n_cut == 1
 
@@ -163,7 +163,7 @@ def test_a_long_doc_is_owned_once(window_encoder, nlp):
     doc = Doc(nlp.vocab, words=rng.choice([*words, "\u200b"], size=5000).tolist())
     encoder = window_encoder(64, 48)
     owners = np.zeros(5000, int)
-    for w in encoder.windows(encoder.pieces(doc)):
+    for w in encoder.windows(encoder.pieces([doc])[0]):
         owners[w.owned_start : w.owned_end] += 1
     assert (owners == 1).all()
 
@@ -176,9 +176,9 @@ def test_batches(window_encoder, nlp):
     docs.append(Doc(nlp.vocab, words=[" ", "\n"]))
     batches = list(encoder.encode(docs, 40))
     seen = np.concatenate([batch.rows for batch in batches])
-    lengths = np.concatenate([np.diff(encoder.pieces(doc).offsets) for doc in docs])
+    lengths = np.concatenate([np.diff(encoder.pieces([doc])[0].offsets) for doc in docs])
     assert sorted(seen) == np.flatnonzero(lengths).tolist()  # each token that has pieces, once
-    all_pieces = [ids for doc in docs for ids in word_pieces(encoder.pieces(doc))]
+    all_pieces = [ids for doc in docs for ids in word_pieces(encoder.pieces([doc])[0])]
     for batch in batches:
         assert batch.input_ids.size <= 40
         assert (batch.input_ids[batch.attention_mask == 0] == 0).all()
@@ -236,7 +236,7 @@ def test_a_word_that_is_cut_is_reported(word, checkpoint):
     encoder, _ = encoder_for(checkpoint("bert"), window=12, stride=8)
     vocab = spacy.blank("en").vocab
     with pytest.warns(UserWarning, match=rf"A word of {len(word)} characters .* only its first 10 of"):
-        encoder.pieces(Doc(vocab, words=["a", word, "b"]))
+        encoder.pieces([Doc(vocab, words=["a", word, "b"])])[0]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        encoder.pieces(Doc(vocab, words=[word, "b"]))
+        encoder.pieces([Doc(vocab, words=[word, "b"])])[0]
