@@ -82,6 +82,7 @@ def compare(encoder: str, args: argparse.Namespace) -> None:
     systems = {
         "bert_ner": bert_ner(encoder, args.mixed_precision),
         "bert_ner, as in demo.cfg": bert_ner(encoder, args.mixed_precision, attention_probs_dropout_prob=0.0),
+        "the same in bf16": bert_ner(encoder, "bf16", attention_probs_dropout_prob=0.0),
         "transformer + ner": transformer_ner(encoder, args.mixed_precision),
     }
     optimizers = {}

@@ -91,8 +91,8 @@ def BertTokenClassifier(
     stride: number of pieces from the start of one window to the start of the next; the rest of a window is overlap.
     max_batch_pieces: maximum number of pieces in one pass through the encoder, padding included; None for the device's
         default.
-    mixed_precision: "bf16" or "fp16" for matrix products in that type under autocast; False for float32. A device that does
-        not have the type uses float32, with a warning in training.
+    mixed_precision: "bf16" or "fp16" for matrix products in that type under autocast; "auto" for the one that the device
+        has; False for float32. A device that does not have the type uses float32, with a warning in training unless "auto".
     orthography: whether to add an embedding of the shape of each word (capitals, digits); None for yes if the tokenizer
         lower-cases.
     document_context: whether the encoder sees the sentences around a sentence; if not, it sees each sentence alone, provided
@@ -120,8 +120,10 @@ def BertTokenClassifier(
         raise ValueError(
             f"max_batch_pieces: {max_batch_pieces} is less than one window; allowed are {window} (window) and more"
         )
-    if mixed_precision not in (False, "bf16", "fp16"):
-        raise ValueError(f'mixed_precision: {mixed_precision!r} is unknown; allowed are false, "bf16" and "fp16"')
+    if mixed_precision not in (False, "bf16", "fp16", "auto"):
+        raise ValueError(
+            f'mixed_precision: {mixed_precision!r} is unknown; allowed are false, "bf16", "fp16" and "auto"'
+        )
     if not head_learn_rate > 0:
         raise ValueError(f"head_learn_rate: {head_learn_rate} is not a factor above 0")
     if not 0 < layer_decay <= 1:
@@ -136,14 +138,11 @@ def BertTokenClassifier(
 
         shim = OnnxShim()
     else:
-        import torch
-
         from .fine_tuning import FineTuning
         from .torch_shim import EncoderShim
 
-        dtype = {False: None, "bf16": torch.bfloat16, "fp16": torch.float16}[mixed_precision]
         fine_tuning = FineTuning(head_learn_rate, layer_decay, freeze_embeddings, freeze_layers, gradient_checkpointing)
-        shim = EncoderShim(transformer_config or {}, dtype, fine_tuning)
+        shim = EncoderShim(transformer_config or {}, mixed_precision, fine_tuning)
     return FolderModel(
         "bert_token_classifier",
         forward,

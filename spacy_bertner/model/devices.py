@@ -40,6 +40,16 @@ def supports(device: torch.device, dtype: torch.dtype) -> bool:
     return False
 
 
+def autocast_type(device: torch.device, mixed_precision: bool | str) -> torch.dtype | None:
+    """Return the type for matrix products under autocast; None for float32, also if the device lacks the type.
+
+    mixed_precision: False, "bf16", "fp16", or "auto" for the first of these two that the device has.
+    """
+    wanted = {"bf16": (torch.bfloat16,), "fp16": (torch.float16,), "auto": (torch.bfloat16, torch.float16)}
+    types = wanted[mixed_precision] if isinstance(mixed_precision, str) else ()
+    return next((dtype for dtype in types if supports(device, dtype)), None)
+
+
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Return whether a library ran out of memory; torch has an error class for its own allocator only."""
     messages = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "can't allocate memory")

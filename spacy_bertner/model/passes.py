@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .devices import is_out_of_memory, supports
+from .devices import autocast_type, is_out_of_memory
 from .encoding import Batch
 from .torch_module import TokenClassifier, mask_rank
 
@@ -21,15 +21,15 @@ class Passes:
     state, and threads that predict may share one pipeline (but not with one that trains).
 
     module: the torch module.
-    dtype: the type for matrix products under autocast; None for float32 throughout. A device that lacks it uses float32.
+    mixed_precision: as in `BertTokenClassifier`.
     is_checkpointed: whether the backward pass computes the encoder's layers again (gradient checkpointing).
 
     most_pieces: most pieces in a batch, once the memory was not sufficient for more; None until then.
     """
 
-    def __init__(self, module: TokenClassifier, dtype: torch.dtype | None, *, is_checkpointed: bool) -> None:
+    def __init__(self, module: TokenClassifier, mixed_precision: bool | str, *, is_checkpointed: bool) -> None:
         self.module = module
-        self.dtype = dtype
+        self.mixed_precision = mixed_precision
         self.is_checkpointed = is_checkpointed
         self.most_pieces: int | None = None
 
@@ -40,8 +40,8 @@ class Passes:
 
     @property
     def autocast_type(self) -> torch.dtype | None:
-        """`dtype`, if the device has it."""
-        return self.dtype if self.dtype is not None and supports(self.device, self.dtype) else None
+        """The type for matrix products under autocast; None for float32."""
+        return autocast_type(self.device, self.mixed_precision)
 
     def predict(self, batches: Iterable[Batch], n_tokens: int) -> Tensor:
         """Score the tags of all tokens, (n_tokens, n_tags), float32; rows that are in no batch are -inf."""
@@ -173,9 +173,9 @@ class Passes:
             embeddings.weight.grad = torch.zeros_like(embeddings.weight)
 
     def _forward_in_training(self, batch: Batch, dropout: float) -> Tensor:
-        if self.autocast_type is not self.dtype:
+        if self.mixed_precision in ("bf16", "fp16") and self.autocast_type is None:
             warnings.warn(
-                f"mixed_precision: {self.device} has no arithmetic in {self.dtype}; float32 is used instead",
+                f"mixed_precision: {self.device} has no arithmetic in {self.mixed_precision}; float32 is used instead",
                 stacklevel=2,
             )
         with self._in_training(dropout), self._autocast():

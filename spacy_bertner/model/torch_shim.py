@@ -47,14 +47,14 @@ class EncoderShim(Shim):
     """Wraps a `TokenClassifier` for a Thinc model.
 
     transformer_config: values to change in the configuration of the checkpoint, or of the saved model.
-    mixed_precision: as `dtype` of `Passes`.
+    mixed_precision: as in `BertTokenClassifier`.
     fine_tuning: how the parts of the model are trained.
     """
 
     def __init__(
         self,
         transformer_config: dict[str, Any],
-        mixed_precision: torch.dtype | None,
+        mixed_precision: bool | str,
         fine_tuning: FineTuning,
     ) -> None:
         super().__init__(None)

@@ -193,7 +193,7 @@ def test_project_with_files_of_ones_own(project):
     assert "nothing to fetch" in out
     nlp = spacy.load(project / "training" / "model-best")
     assert nlp.config["paths"]["encoder"] == "bert-base-cased"
-    assert nlp.config["components"]["bert_ner"]["model"]["mixed_precision"] == "bf16"
+    assert nlp.config["components"]["bert_ner"]["model"]["mixed_precision"] == "auto"
     assert set(nlp.get_pipe("bert_ner").labels) == {"LOC", "MISC", "ORG", "PER"}
     assert (project / "metrics" / "entities.html").exists()
     assert {"report.html", "report.json", "report.md"} <= {path.name for path in (project / "report").iterdir()}

@@ -323,11 +323,14 @@ def test_get_loss_takes_arrays_of_either_kind(checkpoint):
 def test_a_card_without_bf16(checkpoint, monkeypatch):
     monkeypatch.setitem(faketorch.CARD, "has_bf16", False)
     nlp, plain = make(checkpoint("bert"), mixed_precision="bf16"), make(checkpoint("bert"))
-    with pytest.warns(
-        UserWarning, match=r"mixed_precision: cuda:0 has no arithmetic in torch.bfloat16; float32 is used"
-    ):
+    with pytest.warns(UserWarning, match=r"mixed_precision: cuda:0 has no arithmetic in bf16; float32 is used"):
         losses = train(nlp)
     np.testing.assert_allclose(losses, train(plain), rtol=1e-5)
+    # "auto" takes fp16 then, with a scaled loss, and says nothing
+    automatic, half = make(checkpoint("bert"), mixed_precision="auto"), make(checkpoint("bert"), mixed_precision="fp16")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(train(automatic), train(half), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from spacy.tokens import Doc
 from thinc.api import Adam, fix_random_seed, set_dropout_rate
 from transformers import AutoModelForTokenClassification
 
-from spacy_bertner.model import passes, torch_module
+from spacy_bertner.model import devices, torch_module
 from spacy_bertner.model.bert_token_classifier import BertTokenClassifier
 from spacy_bertner.model.passes import Passes
 
@@ -172,7 +172,7 @@ def test_a_loop_of_thincs_own_takes_its_steps(checkpoint, nlp):
 @pytest.mark.parametrize("mixed_precision", [False, "bf16"])
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
 def test_gradient_checkpointing_changes_nothing(kind, mixed_precision, budget, checkpoint, monkeypatch):
-    monkeypatch.setattr(passes, "supports", lambda device, dtype: True)
+    monkeypatch.setattr(devices, "supports", lambda device, dtype: True)
     losses, weights, folder = [], [], checkpoint(kind)
     for is_on in (False, True):
         fix_random_seed(0)
@@ -296,7 +296,10 @@ def test_settings_given_to_load_win_over_the_saved_ones(tmp_path, tagger, nlp):
         ({"layer_decay": 0.0}, "layer_decay: 0.0 is not a factor above 0 and at most 1"),
         ({"layer_decay": 1.1}, "layer_decay: 1.1 is not a factor above 0 and at most 1"),
         ({"freeze_layers": -1}, "freeze_layers: -1 is not a number of layers, 0 or more"),
-        ({"mixed_precision": "int4"}, 'mixed_precision: \'int4\' is unknown; allowed are false, "bf16" and "fp16"'),
+        (
+            {"mixed_precision": "int4"},
+            'mixed_precision: \'int4\' is unknown; allowed are false, "bf16", "fp16" and "auto"',
+        ),
         ({"head_learn_rate": 0.0}, "head_learn_rate: 0.0"),
     ],
 )
@@ -315,16 +318,27 @@ def test_a_window_over_the_positions(kind, limit, checkpoint, nlp):
         nlp.initialize(lambda: make_examples(nlp))
 
 
-def test_bf16_on_the_cpu_is_close_to_float32(tagger, nlp, checkpoint, monkeypatch):
+@pytest.mark.parametrize("mixed_precision", ["bf16", "auto"])
+def test_bf16_on_the_cpu_is_close_to_float32(mixed_precision, tagger, nlp, checkpoint, monkeypatch):
     # Torch computes in it on every CPU, if slowly
-    monkeypatch.setattr(passes, "supports", lambda device, dtype: True)
+    monkeypatch.setattr(devices, "supports", lambda device, dtype: True)
     ner = tagger("bert")
     docs = make_docs(nlp, 20)
-    low = tagger_of(nlp, checkpoint("bert"), mixed_precision="bf16")
+    low = tagger_of(nlp, checkpoint("bert"), mixed_precision=mixed_precision)
     low.model.shims[0].module.load_state_dict(ner.model.shims[0].module.state_dict())
     difference = np.abs(scores_of(low, docs)[0] - scores_of(ner, docs)[0])
     finite = np.isfinite(difference)
     assert 0 < difference[finite].max() < 0.2
+
+
+def test_the_precision_that_a_device_has(monkeypatch):
+    """The first of bf16 and fp16 for "auto", without a warning where there is neither; else what is set, or float32."""
+    device = torch.device("cpu")
+    for has in ([torch.bfloat16, torch.float16], [torch.float16], []):
+        monkeypatch.setattr(devices, "supports", lambda device, dtype, has=has: dtype in has)
+        assert devices.autocast_type(device, "auto") is (has[0] if has else None)
+        assert devices.autocast_type(device, "fp16") is (torch.float16 if torch.float16 in has else None)
+        assert devices.autocast_type(device, False) is None
 
 
 @pytest.mark.gpu
