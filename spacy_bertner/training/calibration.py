@@ -20,6 +20,7 @@ from spacy.util import minibatch
 from ..component import BertNER, components_of
 from ..decoding import Floats64, Lattice, entity_probabilities, expectations, segment_bounds
 from ..entities import best_spans
+from ..files import docbin_files
 from ..loss import encode_annotation
 from ..span_groups import with_group_as_entities
 from ..tags import MISSING, Bools1d, Floats2d
@@ -129,7 +130,10 @@ def calibrate_pipeline(nlp: Language, data: Path, test: Path | None = None) -> I
         raise ValueError(
             f"the pipeline has no bert_ner component; its components are {', '.join(nlp.pipe_names) or 'none'}"
         )
-    corpora = {path: list(Corpus(path)(nlp)) for path in (data, test) if path is not None}
+    paths = [path for path in (data, test) if path is not None]
+    for path in paths:
+        docbin_files(path)
+    corpora = {path: list(Corpus(path)(nlp)) for path in paths}
     for name in names:
         test_before = None if test is None else measure(nlp, name, corpora[test])
         before, after = calibrate(nlp, name, corpora[data])

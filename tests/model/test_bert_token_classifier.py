@@ -178,7 +178,9 @@ def test_gradient_checkpointing_changes_nothing(kind, mixed_precision, budget, c
         fix_random_seed(0)
         settings = {"mixed_precision": mixed_precision, "max_batch_pieces": budget, "window": 32, "stride": 24}
         ner = tagger_of(None, folder, gradient_checkpointing=is_on, **settings)
-        assert ner.model.shims[0].module.encoder.is_gradient_checkpointing == is_on
+        # Transformers' own names for it change with its versions
+        modules = ner.model.shims[0].module.encoder.modules()
+        assert any(getattr(module, "gradient_checkpointing", False) for module in modules) == is_on
         optimizer = Adam(1e-3, use_averages=False)
         nlp = spacy.blank("en")
         text = " ".join(words for words, _ in SENTENCES[:6]), " ".join(tags for _, tags in SENTENCES[:6])
