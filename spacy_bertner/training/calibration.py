@@ -29,6 +29,8 @@ from ..tags import MISSING, Bools1d, Floats2d
 LOWEST, HIGHEST = 0.05, 20.0
 # Relative precision of the fitted temperature
 PRECISION = 1e-4
+# With fewer entities, a fitted temperature may make the scores worse (bench/results/calibration_size.txt)
+FEW_ENTITIES = 50
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ def calibrate_pipeline(nlp: Language, data: Path, test: Path | None = None) -> I
 
     nlp: the pipeline. data: a .spacy file to fit the temperatures on. test: another one, to measure before and after.
 
-    Yields lines that describe the changes. Raises ValueError as `calibrate` does, and if there is no such component.
+    Yields lines that describe the changes, and warn where the fit means little or made the error larger.
+    Raises ValueError as `calibrate` does, and if there is no such component.
     """
     names = list(components_of(nlp))
     if not names:
@@ -139,8 +142,20 @@ def calibrate_pipeline(nlp: Language, data: Path, test: Path | None = None) -> I
         before, after = calibrate(nlp, name, corpora[data])
         yield f"{name}: temperature {before.temperature:.3f} -> {after.temperature:.3f}"
         yield _describe_change(data, before, after)
+        if before.n_entities < FEW_ENTITIES:
+            yield (
+                f"  Warning: {before.n_entities} entities are few: with less than {FEW_ENTITIES}, a fitted temperature may "
+                "make the scores worse. Calibrate on more documents"
+            )
+        path = data
         if test is not None and test_before is not None:
-            yield _describe_change(test, test_before, measure(nlp, name, corpora[test]))
+            path, before, after = test, test_before, measure(nlp, name, corpora[test])
+            yield _describe_change(path, before, after)
+        if after.error > before.error:
+            yield (
+                f"  Warning: the calibration error on {path} became larger: keep the pipeline as it was, or calibrate on "
+                "more documents"
+            )
 
 
 def _describe_change(path: Path, before: Calibration, after: Calibration) -> str:

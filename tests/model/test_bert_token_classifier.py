@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -166,6 +167,16 @@ def test_a_loop_of_thincs_own_takes_its_steps(checkpoint, nlp):
     for name, parameter in ner.model.shims[0].module.named_parameters():
         if not name.endswith("key.bias"):  # its gradient is zero but for rounding, of which Adam makes a step
             torch.testing.assert_close(parameter, expected[name], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"gradient_checkpointing": True}, {"freeze_layers": 1, "layer_decay": 0.9}])
+def test_transformers_does_not_warn_of_its_old_names(settings, tagger, nlp):
+    """For instance of `gradient_checkpointing_enable`, deprecated in transformers 5.24."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        component = tagger("bert", **settings)
+        component.update(make_examples(nlp), sgd=Adam(1e-4), drop=0.1)
+        component.predict([nlp.make_doc("Maria Kolb")])
 
 
 @pytest.mark.parametrize("budget", [64, 4000])  # computed again in the backward pass, and at once
