@@ -305,11 +305,12 @@ def report_cli(
     Works with any spaCy pipeline that sets doc.ents. See docs/report.md.
     """
     from .annotate.worker import Pipeline
-    from .report import Settings, build_report, check_folder, write_report
+    from .files import check_output_folder
+    from .report import Settings, build_report, write_report
 
     with one_line_errors("report"):
         settings = Settings(spans_key, gold_tokens, batch_size, n_bins, max_errors, n_resamples, seed)
-        check_folder(output_dir, force)
+        check_output_folder(output_dir, force=force)
         found = build_report(
             Pipeline(pipeline, gpu_id=gpu_id, code=code).load(),
             data,

@@ -34,7 +34,7 @@ from .confidence import (
     validate_threshold,
     validate_threshold_labels,
 )
-from .data_faults import Faults, check_score_weights
+from .data_faults import Faults, check_corpora, check_score_weights
 from .decoding import entity_probabilities
 from .entities import Entities, TagRows, best_spans, rows_to_tag, write_ents
 from .loss import Gradient, encode_annotation, split_like, tag_loss
@@ -536,6 +536,8 @@ class BertNER(TrainablePipe):
         or if the checkpoint cannot be loaded.
         """
         follow_current_ops(self.model)
+        if nlp is not None:
+            check_corpora(nlp)
         annotated: set[str] = set()
         if labels is None:
             validate_get_examples(get_examples, "BertNER.initialize")

@@ -6,12 +6,14 @@ Such data does not stop a training run, since its owner may know about it; but t
 import warnings
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
+from .files import docbin_files
 from .span_groups import with_group_as_entities
 
 # How many examples of each kind are named
@@ -136,17 +138,36 @@ def _shorten(text: str) -> str:
     return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…"
 
 
+def check_corpora(nlp: Language) -> None:
+    """Raise ValueError if a path of the training config's corpora holds no .spacy files (see `files.docbin_files`).
+
+    What is missing is left to spaCy: a loaded pipeline still has the paths that it was trained with.
+    """
+    for name in ("train_corpus", "dev_corpus"):
+        corpus = _corpus_settings(nlp, name)
+        path = corpus.get("path")
+        if corpus.get("@readers") == "spacy.Corpus.v1" and path is not None and Path(path).exists():
+            docbin_files(Path(path))
+
+
+def _corpus_settings(nlp: Language, name: str) -> Any:
+    """Return the section of the config that `[training]` names as `train_corpus` or `dev_corpus`; empty if there is none."""
+    config = nlp.config.interpolate()
+    corpus: Any = config
+    for part in str(config.get("training", {}).get(name)).split("."):
+        corpus = corpus.get(part, {})
+    return corpus
+
+
 def check_score_weights(nlp: Language, name: str, key: str) -> None:
     """Warn if a training run would choose its best model without regard to the entities in `doc.spans[key]`.
 
     nlp: the pipeline, with the training config. name: the component's name. key: its `spans_key`.
     """
-    config = nlp.config.interpolate()
-    corpus: Any = config
-    for part in config["training"]["dev_corpus"].split("."):
-        corpus = corpus.get(part, {})
-    weights = config["training"]["score_weights"]
-    if corpus.get("path", "") is None or any(weights.get(f"spans_{key}_{score}") for score in "fpr"):
+    weights = nlp.config.interpolate()["training"]["score_weights"]
+    if _corpus_settings(nlp, "dev_corpus").get("path", "") is None or any(
+        weights.get(f"spans_{key}_{score}") for score in "fpr"
+    ):
         return
     warnings.warn(
         f"{name}: spans_key is {key!r}, and [training.score_weights] gives no weight to its scores: add "

@@ -1,10 +1,11 @@
-"""Files: the error for a checkpoint that cannot be used, checksums, atomic writing, and a folder of files as bytes."""
+"""Files: the error for a checkpoint that cannot be used, checksums, atomic writing, what can be read and written to."""
 
 import contextlib
 import hashlib
 import os
 import secrets
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -124,6 +125,36 @@ def unpacked_files(data: bytes) -> Iterator[str]:
                 raise CheckpointError(f"model bytes: a file name that leaves its folder: {name!r}")
             (Path(folder) / name).write_bytes(content)
         yield folder
+
+
+def docbin_files(path: Path) -> list[Path]:
+    """Return the .spacy file at a path, in a list, or those in a folder and the ones below.
+
+    Raises ValueError for a path that is missing, or has no such files, or others than `DocBin.to_disk` writes: spaCy's
+    `Corpus` reads nothing from some of these, and warns at best.
+    """
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder")
+    files = sorted(path.rglob("*.spacy")) if path.is_dir() else [path]
+    if not files:
+        raise ValueError(f"{path}: no .spacy file in this folder; {_CONVERT}")
+    for file in files:
+        with file.open("rb") as opened:
+            head = opened.read(1024)
+        if not head:
+            raise ValueError(f"{file}: the file is empty")
+        if head.startswith(b"PK"):
+            raise ValueError(f"{file}: is not a .spacy file, but a ZIP archive")
+        try:
+            zlib.decompressobj().decompress(head)
+        except zlib.error:
+            raise ValueError(f"{file}: is not a .spacy file; {_CONVERT}") from None
+        if file.suffix != ".spacy":
+            raise ValueError(f"{file}: spaCy reads only files with the extension .spacy; rename it")
+    return files
+
+
+_CONVERT = "`python -m spacy bertner convert` makes one from CoNLL files"
 
 
 def check_output_folder(path: Path, *, force: bool = False) -> None:

@@ -3,6 +3,7 @@
 import os
 
 import spacy
+from thinc.compat import has_cupy
 
 
 def require_gpu(gpu_id: int) -> None:
@@ -10,7 +11,10 @@ def require_gpu(gpu_id: int) -> None:
     try:
         spacy.require_gpu(gpu_id)
     except (ValueError, RuntimeError) as err:  # RuntimeError: CuPy's and torch's own
-        raise ValueError(f"--gpu-id {gpu_id}: {err}. The first GPU is 0; --gpu-id -1 computes on the CPU") from err
+        reason = f"--gpu-id {gpu_id}: {err}"
+        if not has_cupy:
+            reason += '. spaCy needs it beside torch: pip install "spacy[cuda12x]" for CUDA 12 (docs/gpu.md)'
+        raise ValueError(f"{reason}. The first GPU is 0; --gpu-id -1 computes on the CPU") from err
 
 
 class Process:

@@ -17,6 +17,7 @@ from spacy.tokens import Doc
 from thinc.api import Model
 from thinc.types import Floats2d
 
+from .model.listener import listeners
 from .tags import MISSING, OUTSIDE, Ints1d, TagSet, split_tag
 
 
@@ -67,7 +68,7 @@ class Rehearsal:
 
 def is_shared(model: Model) -> bool:
     """Return whether the model listens to another component, which also changes in training: a copy is no teacher then."""
-    return any(hasattr(node, "upstream_name") for node in model.walk())
+    return bool(listeners(model))
 
 
 def check_can_rehearse(name: str, model: Model, transitions: Any) -> None:

@@ -9,6 +9,9 @@ from spacy.cli._util import setup_cli  # noqa: F401  (fills the registry as the 
 from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 from spacy.training.initialize import init_nlp
+from typer.testing import CliRunner
+
+from spacy_bertner.cli import bertner
 
 from .conftest import ROOT, make_examples
 
@@ -112,6 +115,63 @@ def test_development_data_without_entities(n_docs, message, nlp, checkpoint, tmp
         UserWarning, match=rf"bert_ner: the development data \(corpora.dev\) {message}: the scores are 0"
     ):
         init_nlp(config, use_gpu=-1)
+
+
+def not_docbins(folder, kind):
+    """Write what is no .spacy file; return its path and what is said of it."""
+    path = folder / ("data.spacy" if kind == "renamed CoNLL" else "data.conll" if kind == "CoNLL" else "data.bin")
+    convert = "`python -m spacy bertner convert` makes one from CoNLL files"
+    if kind == "folder":
+        path = folder / "corpus"
+        path.mkdir()
+        (path / "data.conll").write_text("Oslo B-LOC\n", encoding="utf8")
+        return path, f"{path}: no .spacy file in this folder; {convert}"
+    if kind == "other extension":
+        DocBin().to_disk(path)
+        return path, f"{path}: spaCy reads only files with the extension .spacy; rename it"
+    path.write_text("Oslo B-LOC\n", encoding="utf8")
+    return path, f"{path}: is not a .spacy file; {convert}"
+
+
+NOT_DOCBINS = ["CoNLL", "renamed CoNLL", "folder", "other extension"]
+
+
+@pytest.mark.parametrize("kind", NOT_DOCBINS)
+@pytest.mark.parametrize("part", ["train", "dev"])
+def test_corpora_that_are_no_spacy_files(part, kind, nlp, checkpoint, tmp_path):
+    """An error in `spacy train` and `check`, not no documents and at best a warning."""
+    DocBin(docs=[eg.reference for eg in make_examples(nlp)]).to_disk(tmp_path / "good.spacy")
+    overrides = {f"paths.{name}": str(tmp_path / "good.spacy") for name in ("train", "dev")}
+    overrides["components.bert_ner.model.name"] = str(checkpoint("bert"))
+    bad, message = not_docbins(tmp_path, kind)
+    config = spacy.util.load_config(
+        ROOT / "configs" / "demo.cfg", overrides=overrides | {f"paths.{part}": str(bad)}, interpolate=False
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        init_nlp(config, use_gpu=-1)
+    config.to_disk(tmp_path / "bad.cfg")
+    result = CliRunner().invoke(bertner, ["check", str(tmp_path / "bad.cfg")])
+    assert result.exit_code == 1 and result.output.splitlines()[-1] == f"check: {message}"
+
+
+def test_corpora_of_a_sourced_component(nlp, checkpoint, tmp_path):
+    """It is not initialized: the callback of the shipped configs looks at them."""
+    make = [eg.reference for eg in make_examples(nlp)]
+    DocBin(docs=make).to_disk(tmp_path / "good.spacy")
+    initialize(nlp, checkpoint, make_examples(nlp))
+    nlp.to_disk(tmp_path / "pipeline")
+    bad, message = not_docbins(tmp_path, "CoNLL")
+    overrides = {"paths.train": str(tmp_path / "good.spacy"), "paths.dev": str(bad)}
+    config = spacy.util.load_config(ROOT / "configs" / "demo.cfg", overrides=overrides)
+    config["components"]["bert_ner"] = {"source": str(tmp_path / "pipeline")}
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        init_nlp(config, use_gpu=-1)
+
+
+def test_corpora_that_a_loaded_pipeline_no_longer_has(nlp, checkpoint):
+    nlp.config["corpora"]["train"]["path"] = "gone.conll"
+    _, message = initialize(nlp, checkpoint, make_examples(nlp))
+    assert message == ""
 
 
 @pytest.mark.parametrize("name", ["demo", "bert"])

@@ -11,14 +11,13 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 from spacy.attrs import ORTH
-from spacy.language import Language
 from spacy.tokens import Doc
-from spacy.ty import ListenedToComponent
 from thinc.api import Dropout, Linear, Model
 from thinc.layers.resizable import resize_linear_weighted
 from thinc.types import Floats2d, Ints1d
 
 from .interface import NAME, Interface, TagScores
+from .listener import check_upstream, check_vectors
 from .orthography import is_blank
 
 
@@ -64,7 +63,7 @@ def forward(
     lengths = [len(doc) for doc in docs]
     if not any(lengths):  # their vectors may have no width
         return [ops.alloc2f(0, model.get_dim("nO")) for _ in docs], lambda dY: []
-    _check_vectors(model, docs, is_train)
+    check_vectors(model, docs, is_train)
     vectors, backprop_vectors = tok2vec(docs, is_train)
     X, backprop_dropout = dropout(ops.flatten(vectors), is_train)  # (n_tokens, width)
     Y, backprop_linear = linear(X, is_train)  # (n_tokens, n_tags)
@@ -137,64 +136,6 @@ def add_transition_gradient(model: Model, d_transitions: NDArray) -> None:
 def has_rows(model: Model, doc: Doc) -> NDArray[np.bool_]:
     """Return which tokens of a Doc get scores, (n_tokens,)."""
     return ~_is_blank_token([doc])
-
-
-def check_upstream(model: Model, component: Any, nlp: Language) -> None:
-    """Raise ValueError if the model of `component` listens to a component that is not before it in the pipeline."""
-    name = component.name
-    before: list[str] = []
-    found: set[int] = set()
-    for other, pipe in nlp.pipeline:
-        if pipe is component:
-            break
-        before.append(other)
-        if isinstance(pipe, ListenedToComponent):
-            pipe.find_listeners(component)
-            found.update(id(listener) for listener in pipe.listeners)
-    for listener in _listeners(model):
-        if id(listener) not in found:
-            raise ValueError(
-                f"{name}: its model has a {listener.name}, which {_upstream(listener)}, and there is none before it in "
-                f"the pipeline (there: {', '.join(before) or 'nothing'}). {_REMEDY.format(name=name)}"
-            )
-
-
-_REMEDY = (
-    "Add one before it, or give it a layer of its own in [components.{name}.model.tok2vec]: where the component comes "
-    'from another pipeline, replace_listeners = ["model.tok2vec"] beside its source, or nlp.replace_listeners, does that'
-)
-
-
-def _check_vectors(model: Model, docs: Sequence[Doc], is_train: bool) -> None:
-    """Raise ValueError for Docs without vectors, for which a listener would return zeros."""
-    for listener in _listeners(model):
-        if is_train and getattr(listener, "_batch_id", None) is not None:
-            continue
-        if all(_has_vectors(listener, doc) for doc in docs if len(doc)):
-            continue
-        raise ValueError(
-            f"The model of bert_ner has a {listener.name}, which {_upstream(listener)}, and no such component has seen "
-            "these Docs. Is it excluded, disabled or after bert_ner? Enable it, or give bert_ner a layer of its own "
-            "with nlp.replace_listeners before it is saved"
-            + ("; where it is frozen, name it in [training] annotating_components" if is_train else "")
-        )
-
-
-def _listeners(model: Model) -> list[Model]:
-    """Return the layers that listen to a component upstream: spaCy's, and others that follow its protocol."""
-    return [node for node in model.walk() if hasattr(node, "upstream_name")]
-
-
-def _upstream(listener: Any) -> str:
-    kind = "tok2vec" if listener.name == "tok2vec-listener" else "transformer"
-    is_any = listener.upstream_name == "*"
-    return f"needs a component {kind!r}" if is_any else f"needs the component {listener.upstream_name!r}"
-
-
-def _has_vectors(listener: Model, doc: Doc) -> bool:
-    if listener.name == "tok2vec-listener":
-        return doc.tensor.size > 0
-    return Doc.has_extension("trf_data") and doc._.trf_data is not None
 
 
 def _is_blank_token(docs: Sequence[Doc]) -> NDArray[np.bool_]:

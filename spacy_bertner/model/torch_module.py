@@ -216,4 +216,7 @@ def enable_gradient_checkpointing(encoder: Any) -> None:
     """
     if not encoder.supports_gradient_checkpointing:
         raise ValueError(f"gradient_checkpointing: {type(encoder).__name__} does not support it")
-    encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if hasattr(encoder, "activation_checkpointing_enable"):  # transformers from 5.24 on, where the other name warns
+        encoder.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        encoder.gradient_checkpointing_enable({"use_reentrant": False})

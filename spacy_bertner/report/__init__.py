@@ -5,6 +5,6 @@ For any spaCy pipeline that sets `doc.ents` or a group of `doc.spans`.
 
 from .build import Settings, build_report
 from .documents import DataError
-from .files import check_folder, write_report
+from .files import write_report
 
-__all__ = ["DataError", "Settings", "build_report", "check_folder", "write_report"]
+__all__ = ["DataError", "Settings", "build_report", "write_report"]

@@ -15,14 +15,14 @@ from . import errors, metrics
 from .annotation import inconsistent, mentions
 from .compare import N_RESAMPLES, comparison
 from .confidence import confidence
-from .documents import DataError, Document, read_gold
+from .documents import DataError, Document, read_gold, shorten
 from .matching import kind_figures
 from .predictions import Predicted, predict
 
 # The version of the keys in report.json
 FORMAT = 1
 # What is left out of the figures, and how many examples are listed of each
-LOST = ("skipped", "misaligned", "cut", "ignored")
+LOST = ("skipped", "misaligned", "blank_ends", "cut", "ignored")
 N_LOST = 50
 
 
@@ -179,6 +179,13 @@ def _warnings(predicted: Predicted) -> list[str]:
         warnings.append(
             f"{len(predicted.misaligned)} gold entities do not align with the pipeline's tokens: "
             "they cannot be found, and count as missed."
+        )
+    if predicted.blank_ends:
+        first = predicted.blank_ends[0]
+        warnings.append(
+            f"{len(predicted.blank_ends)} gold entities start or end with whitespace, the first in document "
+            f"{first.document}: {shorten(first.text)!r}. bert_ner never predicts these, nor does spaCy's ner, and they "
+            "count as missed: shorten them in the data as docs/report.md shows."
         )
     if predicted.cut:
         warnings.append(f"{len(predicted.cut)} words are longer than a window; the model sees only their start.")

@@ -1,7 +1,6 @@
 """Documents with their gold and predicted entities; reading those with gold entities from .spacy files."""
 
 import sys
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -11,6 +10,7 @@ from typing import NamedTuple
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
+from ..files import docbin_files
 from ..formats.detokenize import guess_spaces
 
 
@@ -88,33 +88,15 @@ def read_docs(path: Path, vocab: Vocab) -> Iterator[Doc]:
 
     Raises DataError for a file that is missing, empty or not a DocBin.
     """
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
-    files = sorted(path.rglob("*.spacy")) if path.is_dir() else [path]
-    if not files:
-        raise DataError(f"{path}: no .spacy file in this folder")
-    for file in files:
-        data = file.read_bytes()
-        if not data:
-            raise DataError(f"{file}: the file is empty")
-        try:
-            docs = DocBin().from_bytes(data)
-        except Exception as err:  # zlib, msgpack and NumPy each raise their own
-            raise DataError(f"{file}: is not a DocBin{_hint(data)} ({err})") from None
-        try:
-            yield from docs.get_docs(vocab)
-        except (KeyError, ValueError, IndexError) as err:
-            raise DataError(f"{file}: is a damaged DocBin ({err})") from None
-
-
-def _hint(data: bytes) -> str:
-    if data.startswith(b"PK"):
-        return ", but a ZIP archive"
     try:
-        zlib.decompress(data)
-    except zlib.error:
-        return "; `python -m spacy bertner convert` makes one from CoNLL files"
-    return ""
+        files = docbin_files(path)
+    except ValueError as err:
+        raise DataError(str(err)) from None
+    for file in files:
+        try:
+            yield from DocBin().from_disk(file).get_docs(vocab)
+        except Exception as err:  # zlib, msgpack and NumPy each raise their own
+            raise DataError(f"{file}: is a damaged .spacy file ({err})") from None
 
 
 def read_gold(path: Path, vocab: Vocab, spans_key: str | None = None) -> Iterator[Document | Lost]:

@@ -5,18 +5,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from ..files import atomic_write
-from .documents import DataError
+from ..files import atomic_write, check_output_folder
 from .plots import CHARTS, make_plots
 from .render import make_markdown, make_page
-
-
-def check_folder(folder: Path, force: bool) -> None:
-    """Raise DataError if a report must not be written to a folder: it is a file, or not empty (unless `force`)."""
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: is a file; name a folder for the report")
-    if not force and folder.is_dir() and any(folder.iterdir()):
-        raise DataError(f"{folder}: is not empty; --force overwrites an earlier report")
 
 
 def write_report(report: dict[str, Any], folder: str | Path, *, force: bool = False) -> list[Path]:
@@ -25,10 +16,10 @@ def write_report(report: dict[str, Any], folder: str | Path, *, force: bool = Fa
     report: the result of `build_report`. folder: created if it does not exist; other files in it are kept.
     force: overwrite an earlier report.
 
-    Returns the files. Raises DataError as `check_folder` does.
+    Returns the files. Raises FileExistsError as `check_output_folder` does.
     """
     folder = Path(folder)
-    check_folder(folder, force)
+    check_output_folder(folder, force=force)
     try:
         plots = make_plots(report)
     except ImportError:

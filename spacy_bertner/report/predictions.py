@@ -6,6 +6,7 @@ Predictions on the pipeline's own tokens are projected onto the tokens of the go
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from thinc.api import Model
 
 from ..annotate.worker import docs_or_reasons, prepared
 from ..model.interface import interface_of
+from ..model.orthography import is_blank
 from ..span_groups import scored_spans
 from .documents import Document, Entity, Lost, as_document, read_docs, shorten
 
@@ -28,6 +30,7 @@ class Predicted:
     pipeline: name and version of the pipeline. labels: the labels that it can predict; None if unknown.
     skipped: documents that are not in the figures.
     misaligned: gold entities that begin or end inside a token of the pipeline, so that it cannot predict them.
+    blank_ends: gold entities that begin or end with whitespace, and are not predicted.
     cut: words of which the model sees only the first pieces.
     ignored: predictions on tokens without annotation, neither right nor wrong.
     """
@@ -37,6 +40,7 @@ class Predicted:
     documents: list[Document] = field(default_factory=list)
     skipped: list[Lost] = field(default_factory=list)
     misaligned: list[Lost] = field(default_factory=list)
+    blank_ends: list[Lost] = field(default_factory=list)
     cut: list[Lost] = field(default_factory=list)
     ignored: list[Lost] = field(default_factory=list)
 
@@ -101,11 +105,15 @@ def _add_predictions(result: Predicted, document: Document, example: Example, sp
         else:
             document.predicted.append(Entity(start, end, span.label_, _probability(score)))
     document.predicted.sort(key=lambda entity: entity.key)
-    if not has_gold_tokens:
-        for span in reference.ents if spans_key is None else reference.spans[spans_key]:
-            if not example.get_aligned_spans_y2x([span]):
-                reason = "starts or ends inside a token of the pipeline"
-                result.misaligned.append(Lost(number, span.text, span.label_, reason))
+    predicted = {entity.key for entity in document.predicted}
+    for span in reference.ents if spans_key is None else reference.spans[spans_key]:
+        lost = partial(Lost, number, span.text, span.label_)
+        if not has_gold_tokens and not example.get_aligned_spans_y2x([span]):
+            result.misaligned.append(lost("starts or ends inside a token of the pipeline"))
+        elif (span.start, span.end, span.label_) not in predicted and any(
+            is_blank(t.text) for t in (*span[:1], *span[-1:])
+        ):
+            result.blank_ends.append(lost("starts or ends with whitespace or an invisible character"))
 
 
 def _cut_words(nlp: Language, number: int, doc: Doc) -> Iterator[Lost]:

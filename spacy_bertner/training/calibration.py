@@ -20,6 +20,7 @@ from spacy.util import minibatch
 from ..component import BertNER, components_of
 from ..decoding import Floats64, Lattice, entity_probabilities, expectations, segment_bounds
 from ..entities import best_spans
+from ..files import docbin_files
 from ..loss import encode_annotation
 from ..span_groups import with_group_as_entities
 from ..tags import MISSING, Bools1d, Floats2d
@@ -28,6 +29,8 @@ from ..tags import MISSING, Bools1d, Floats2d
 LOWEST, HIGHEST = 0.05, 20.0
 # Relative precision of the fitted temperature
 PRECISION = 1e-4
+# With fewer entities, a fitted temperature may make the scores worse (bench/results/calibration_size.txt)
+FEW_ENTITIES = 50
 
 
 @dataclass(frozen=True)
@@ -122,21 +125,37 @@ def calibrate_pipeline(nlp: Language, data: Path, test: Path | None = None) -> I
 
     nlp: the pipeline. data: a .spacy file to fit the temperatures on. test: another one, to measure before and after.
 
-    Yields lines that describe the changes. Raises ValueError as `calibrate` does, and if there is no such component.
+    Yields lines that describe the changes, and warn where the fit means little or made the error larger.
+    Raises ValueError as `calibrate` does, and if there is no such component.
     """
     names = list(components_of(nlp))
     if not names:
         raise ValueError(
             f"the pipeline has no bert_ner component; its components are {', '.join(nlp.pipe_names) or 'none'}"
         )
-    corpora = {path: list(Corpus(path)(nlp)) for path in (data, test) if path is not None}
+    paths = [path for path in (data, test) if path is not None]
+    for path in paths:
+        docbin_files(path)
+    corpora = {path: list(Corpus(path)(nlp)) for path in paths}
     for name in names:
         test_before = None if test is None else measure(nlp, name, corpora[test])
         before, after = calibrate(nlp, name, corpora[data])
         yield f"{name}: temperature {before.temperature:.3f} -> {after.temperature:.3f}"
         yield _describe_change(data, before, after)
+        if before.n_entities < FEW_ENTITIES:
+            yield (
+                f"  Warning: {before.n_entities} entities are few: with less than {FEW_ENTITIES}, a fitted temperature may "
+                "make the scores worse. Calibrate on more documents"
+            )
+        path = data
         if test is not None and test_before is not None:
-            yield _describe_change(test, test_before, measure(nlp, name, corpora[test]))
+            path, before, after = test, test_before, measure(nlp, name, corpora[test])
+            yield _describe_change(path, before, after)
+        if after.error > before.error:
+            yield (
+                f"  Warning: the calibration error on {path} became larger: keep the pipeline as it was, or calibrate on "
+                "more documents"
+            )
 
 
 def _describe_change(path: Path, before: Calibration, after: Calibration) -> str:

@@ -16,7 +16,7 @@ from spacy.util import resolve_dot_names
 from wasabi import MESSAGES, Printer
 
 from ..component import components_of
-from ..data_faults import Faults
+from ..data_faults import Faults, check_corpora
 from ..model.interface import interface_of
 from ..span_groups import with_group_as_entities
 
@@ -35,6 +35,7 @@ def check_data(config_path: Path, overrides: dict[str, Any], msg: Printer) -> bo
             f"{config_path}: its pipeline ({', '.join(nlp.pipe_names) or 'empty'}) has no component bert_ner; "
             "`python -m spacy debug data` checks the others"
         )
+    check_corpora(nlp)
     config = nlp.config.interpolate()
     corpora = resolve_dot_names(config, [config["training"]["train_corpus"], config["training"]["dev_corpus"]])
     with warnings.catch_warnings():  # all of it is printed below

@@ -8,6 +8,7 @@ from spacy.language import Language
 from spacy.util import resolve_dot_names
 
 from ..component import components_of
+from ..data_faults import check_corpora
 from ..span_groups import annotated_entities
 
 
@@ -25,6 +26,7 @@ def check_dev_corpus(nlp: Language) -> Language:
     place = config.get("training", {}).get("dev_corpus")
     if not place:
         return nlp
+    check_corpora(nlp)
     (corpus,) = resolve_dot_names(config, [place])
     components = components_of(nlp)
     counts_of: dict[str, Counter[str]] = {name: Counter() for name in components}

@@ -111,9 +111,9 @@ def test_processes_and_threads_share_it(converted):
 def test_it_needs_neither_torch_nor_transformers(trained, converted):
     program = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
-        # spacy-transformers, which needs both, is as good as not installed
+        # What needs them is as good as not installed: spacy-transformers, spacy-curated-transformers
         "from importlib.metadata import EntryPoint; load = EntryPoint.load\n"
-        "EntryPoint.load = lambda point: None if 'spacy_transformers' in point.value else load(point)\n"
+        "EntryPoint.load = lambda point: None if '_transformers' in point.value else load(point)\n"
         "import spacy\n"
         f"nlp = spacy.load({str(converted)!r})\n"
         f"print([[(e.start, e.end, e.label_) for e in doc.ents] for doc in nlp.pipe({TEXTS!r})])"

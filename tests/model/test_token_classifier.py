@@ -204,31 +204,3 @@ def test_saved_and_loaded(kind, request, nlp, tmp_path):
                 strict=True,
             ):
                 np.testing.assert_array_equal(row, other_row)
-
-
-# A listener that hears nothing
-
-
-@pytest.mark.parametrize("upstream", ["*", "encoder"])
-def test_nothing_upstream(upstream, nlp):
-    add_head(nlp, {**LISTENER, "upstream": upstream})
-    message = "needs a component 'tok2vec'" if upstream == "*" else "needs the component 'encoder'"
-    message = f"bert_ner: its model has a tok2vec-listener, which {message}, and there is none before it"
-    with pytest.raises(ValueError, match=message.replace("*", r"\*")):
-        nlp.initialize(lambda: make_examples(nlp))
-    nlp.add_pipe("tok2vec", config={"model": HASH_EMBED}, name="encoder")  # but after it
-    with pytest.raises(ValueError, match=message):
-        nlp.initialize(lambda: make_examples(nlp))
-
-
-def test_the_component_upstream_is_left_out(listening, nlp, tmp_path):
-    nlp.to_disk(tmp_path)
-    message = "tok2vec-listener, which needs a component 'tok2vec', and no such component has seen these Docs"
-    excluded = spacy.load(tmp_path, exclude=["tok2vec"])
-    with pytest.raises(ValueError, match=message):
-        excluded("Maria Kolb")
-    with pytest.raises(ValueError, match=f"{message}.*annotating_components"):
-        excluded.update(make_examples(excluded))
-    with nlp.select_pipes(disable=["tok2vec"]), pytest.raises(ValueError, match=message):
-        nlp("Maria Kolb")
-    assert nlp("Maria Kolb").has_annotation("ENT_IOB")

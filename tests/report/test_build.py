@@ -50,8 +50,8 @@ def bad_data(folder, kind):
     ("kind", "message"),
     [
         ("empty file", "the file is empty"),
-        ("text", "is not a DocBin; `python -m spacy bertner convert` makes one from CoNLL files"),
-        ("cut", "is not a DocBin"),
+        ("text", "is not a .spacy file; `python -m spacy bertner convert` makes one from CoNLL files"),
+        ("cut", "is a damaged .spacy file"),
         ("no documents", "has no documents"),
         ("no gold", "no document can be scored; 1 of 1: has no entity annotation"),
         ("no entities", "the annotation has no entities: there is nothing to score"),

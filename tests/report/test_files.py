@@ -34,7 +34,7 @@ def test_command(pipeline, data, tmp_path):
     before = {p: p.read_bytes() for p in out.iterdir()}
     (out / "notes.txt").write_text("mine", encoding="utf8")
     code, output = run(pipeline, data, out, "--train", data, "--compare", pipeline)
-    assert code == 1 and f"{out}: is not empty; --force overwrites an earlier report" in output
+    assert code == 1 and f"report: {out}: exists already; --force overwrites it" in output
     code, output = run(pipeline, data, out, "--train", data, "--compare", pipeline, "--force")
     assert code == 0
     assert {p: p.read_bytes() for p in before} == before and (out / "notes.txt").exists()

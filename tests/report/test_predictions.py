@@ -1,12 +1,16 @@
 """Predictions on the pipeline's own tokens, against spaCy's scorer; what is left out."""
 
+import pytest
+import spacy
 from spacy.language import Language
+from spacy.scorer import get_ner_prf
 from spacy.tokens import Doc, Span
 from spacy.training import Corpus
 
-from spacy_bertner.report import build_report
+from spacy_bertner.report import Settings, build_report
 from spacy_bertner.report.metrics import entity_figures
 from spacy_bertner.report.predictions import predict
+from spacy_bertner.report.render import make_page
 
 from ..conftest import SENTENCES
 from .conftest import docs_of, ruler, save
@@ -49,6 +53,54 @@ def test_own_tokens_are_compared_as_spacy_does(tmp_path):
     found = predict(nlp, known, gold_tokens=True)
     assert not found.misaligned
     assert [e.key for e in found.documents[0].predicted] == [(3, 4, "PER"), (6, 7, "PER")]
+
+
+@pytest.mark.parametrize(
+    ("words", "spaces", "start", "end"),
+    [
+        (["in", "Ankara", "\n", "today"], [True, True, False, False], 1, 3),
+        (["in", "\n\n", "Ankara", "today"], [True, False, True, False], 1, 3),
+        (["in", "Ankara", "\u200b", "today"], [True, True, True, False], 1, 3),
+        (["in", " ", "Ankara"], [True, False, False], 1, 2),
+    ],
+)
+@pytest.mark.parametrize("key", [None, "sc"])
+def test_gold_that_ends_with_whitespace_is_missed_and_named(words, spaces, start, end, key, tmp_path):
+    """Compared as it is, as in spaCy's scorer; but the report says why it is missed."""
+    nlp = spacy.blank("en")
+    nlp.add_pipe("span_ruler", config={"spans_key": "sc", "annotate_ents": True}).add_patterns(
+        [{"label": "LOC", "pattern": "Ankara"}]
+    )
+    good = Doc(nlp.vocab, words=["Ankara"], ents=["B-LOC"])
+    doc = Doc(nlp.vocab, words=words, spaces=spaces)
+    doc.set_ents([Span(doc, start, end, "LOC")])
+    for gold in (good, doc):
+        gold.spans["sc"] = list(gold.ents)
+    path = save(tmp_path / "data.spacy", [good, doc])
+    report = build_report(nlp, path, settings=Settings(spans_key=key))
+    examples = list(Corpus(path)(nlp))
+    for example in examples:
+        example.predicted = nlp(example.predicted)
+    expected = get_ner_prf(examples)["ents_f"]
+    assert report["entities"]["micro"]["f1"] == pytest.approx(expected) and expected < 0.7
+    (lost,) = report["lost"]["blank_ends"]["examples"]
+    assert lost["document"] == 2 and lost["label"] == "LOC" and lost["text"] == doc[start:end].text
+    (warning,) = report["warnings"]
+    text = repr(doc[start:end].text)
+    assert warning.startswith(f"1 gold entities start or end with whitespace, the first in document 2: {text}. ")
+    assert "Gold entities that start or end with whitespace, which count as missed: 1" in make_page(report, {})
+
+
+def test_gold_with_whitespace_that_is_found_or_inside(tmp_path):
+    nlp = spacy.blank("en")
+    found = Doc(nlp.vocab, words=["Ankara", "\n"], spaces=[False, False], ents=["B-LOC", "I-LOC"])
+    inside = Doc(nlp.vocab, words=["New", "\n", "York"], spaces=[False, False, False], ents=["B-LOC", "I-LOC", "I-LOC"])
+    ruler = nlp.add_pipe("entity_ruler")
+    ruler.add_patterns([{"label": "LOC", "pattern": doc.text} for doc in (found, inside)])
+    path = save(tmp_path / "data.spacy", [found, inside])
+    report = build_report(nlp, path)
+    assert report["entities"]["micro"]["f1"] == nlp.evaluate(list(Corpus(path)(nlp)))["ents_f"] == 1
+    assert report["lost"]["blank_ends"]["total"] == 0 and not report["warnings"]
 
 
 def test_missing_annotation_is_neither_right_nor_wrong(tmp_path):

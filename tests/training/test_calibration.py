@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 from thinc.api import Adam
 
-from spacy_bertner.training.calibration import calibrate, expected_calibration_error
+from spacy_bertner.training.calibration import calibrate, calibrate_pipeline, expected_calibration_error
 
 from ..conftest import make_examples, scores_of
 from ..test_decoding import paths_of, score_of
@@ -105,3 +105,44 @@ def test_temperature_by_brute_force(crf, tagger, nlp):
     assert after.temperature == pytest.approx(math.exp(best.x), rel=1e-2)
     assert after.loss == pytest.approx(loss(after.temperature), rel=1e-4) and after.loss <= before.loss
     assert ner.cfg["temperature"] == nlp.get_pipe_config("bert_ner")["temperature"] == after.temperature
+
+
+# What `spacy bertner calibrate` says
+
+
+def swapped(sentences):
+    """The same words with other labels."""
+    return [(words, tags.replace("PER", "x").replace("LOC", "PER").replace("x", "LOC")) for words, tags in sentences]
+
+
+SURE = [("Maria Kolb", "B-PER I-PER"), ("in Oslo today", "O B-LOC O"), ("Dresden is", "B-LOC O")]
+
+
+@pytest.mark.parametrize(
+    ("n", "data", "test", "is_few", "is_worse"),
+    [
+        (3, SURE, None, True, False),
+        (16, SURE, None, True, False),
+        (17, SURE, None, False, False),
+        (17, swapped(SURE), SURE, False, True),  # the scores of what is right become lower
+        (3, swapped(SURE), SURE, True, True),
+        (17, SURE, SURE, False, False),
+    ],
+)
+def test_few_entities_and_a_larger_error_are_named(n, data, test, is_few, is_worse, tagger, nlp, tmp_path):
+    tagger("bert")
+    sgd = Adam(5e-3)
+    for _ in range(40):
+        nlp.update(make_examples(nlp, SURE), sgd=sgd, drop=0.0)
+    paths = []
+    for name, sentences in (("data", data), ("test", test)):
+        if sentences is not None:
+            docs = [eg.reference for eg in make_examples(nlp, sentences * n)]
+            DocBin(docs=docs).to_disk(tmp_path / f"{name}.spacy")
+            paths.append(tmp_path / f"{name}.spacy")
+    lines = list(calibrate_pipeline(nlp, *paths))
+    few = f"  Warning: {3 * n} entities are few: with less than 50, a fitted temperature may make the scores worse."
+    worse = f"  Warning: the calibration error on {paths[-1]} became larger: keep the pipeline as it was"
+    assert any(line.startswith(few) for line in lines) == is_few
+    assert any(line.startswith(worse) for line in lines) == is_worse
+    assert len(lines) == 1 + len(paths) + is_few + is_worse
