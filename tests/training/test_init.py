@@ -21,6 +21,7 @@ import spacy_bertner.cli  # noqa: F401  which `python -m spacy` finds by its ent
 from spacy_bertner.training.init import Schedule, format_seconds, make_schedule
 
 from ..conftest import LABELS, ROOT, SENTENCES, make_examples, write_checkpoint
+from .conftest import train
 
 
 def spacy_cli(*arguments):
@@ -144,7 +145,7 @@ def test_a_head_keeps_its_tags(init, checkpoint, tmp_path):
     assert "# null: that of the checkpoint's head" in (tmp_path / "out.cfg").read_text()
 
 
-def test_resumable_block(init, tmp_path):
+def test_resumable_block(init, tmp_path, without_pictures):
     """The block is there as a comment; without the # it works."""
     assert init(no_timing=None, epochs=2).exit_code == 0
     text = (tmp_path / "out.cfg").read_text()
@@ -152,11 +153,7 @@ def test_resumable_block(init, tmp_path):
     block, rest = block.split("\n\n", 1)
     text = head.replace("before_update = null\n", "") + "\n" + block.replace("# ", "") + "\n\n" + rest
     (tmp_path / "own.cfg").write_text(text.replace("minutes = 10\nsteps = null", "minutes = null\nsteps = 1"))
-    result = subprocess.run(
-        [sys.executable, "-m", "spacy", "train", tmp_path / "own.cfg", "--output", tmp_path / "out"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stdout + result.stderr
+    train(load_config(tmp_path / "own.cfg"), tmp_path / "out")
     assert len(list((tmp_path / "out" / "checkpoints").iterdir())) == 2
 
 
