@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 .PHONY: help install demo test test-gpu gpu test-transformers5 test-lowest test-package test-ray fuzz soak audit lint format bench package clean
 
 help:
-	@echo "make demo     run the project on the demo corpus: fetch encoder, convert, train, evaluate, show, report"
+	@echo "make demo     run the project on the demo corpus: fetch encoder, convert, init, train, calibrate, evaluate, show, report"
 	@echo "make test     run the tests"
 	@echo "make test-gpu   run the tests of the component on a stand-in for a GPU; needs g++, no GPU"
 	@echo "make gpu      acceptance run on a real GPU: correctness, then speed (at most nine minutes)"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -123,6 +124,49 @@ def convert_cli(
 
             result = convert(inputs, output_dir, options, merge=merge, ledger=ledger, progress=progress)
     _print(str(result))
+
+
+@bertner.command("init")
+def init_cli(
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The config to write")],
+    train: Annotated[Path, typer.Option(help="Training data: a .spacy file, or a folder of them")],
+    dev: Annotated[Path, typer.Option(help="Development data, likewise")],
+    encoder: Annotated[str, typer.Option(help="Checkpoint to start from: hub name or folder")],
+    epochs: Annotated[int | None, typer.Option(help="Epochs [default: by the size of the training data]")] = None,
+    lang: Annotated[str, typer.Option("--lang", "-l", help="Language of the pipeline")] = "en",
+    gpu: Annotated[bool, typer.Option("--gpu", "-G", help="Train on the first GPU")] = False,
+    gpu_id: GpuId = -1,
+    no_timing: Annotated[bool, typer.Option("--no-timing", help="Don't estimate how long training takes")] = False,
+    force: Force = False,
+) -> None:
+    """Write a training config for these data and this encoder: steps, learning rate, evaluations and the other settings.
+
+    A few batches are trained to estimate how long training will take. With --no-timing, the GPU need not be there.
+    """
+    with one_line_errors("init"):
+        from .files import check_output_file
+        from .processes import require_gpu
+        from .training.init import estimate_seconds, format_seconds, make_config, write_config
+
+        check_output_file(output, force=force)
+        if gpu and gpu_id < 0:
+            gpu_id = 0
+        if gpu_id >= 0 and not no_timing:
+            require_gpu(gpu_id)
+        plan = make_config(output, train, dev, encoder, epochs=epochs, gpu_id=gpu_id, lang=lang)
+        _print(f"Training data: {plan.train}")
+        _print(f"Development data: {plan.dev}")
+        with warnings.catch_warnings(record=True) as caught:
+            nlp = write_config(plan, output)
+        for warning in caught:
+            typer.echo(f"init: {warning.message}", err=True)
+        _print(f"Training: {plan.schedule}")
+        _print(f"Wrote {output}; train with:\n    {plan.command}")
+        if not no_timing:
+            device = f"GPU {gpu_id}" if gpu_id >= 0 else "the CPU"
+            _print(
+                f"Training takes about {format_seconds(estimate_seconds(nlp, plan))} on {device}, or less if it stops early"
+            )
 
 
 @bertner.command("onnx")

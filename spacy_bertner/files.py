@@ -163,3 +163,11 @@ def check_output_folder(path: Path, *, force: bool = False) -> None:
         raise FileExistsError(f"{path}: is a file; give a folder")
     if not force and path.is_dir() and any(path.iterdir()):
         raise FileExistsError(f"{path}: exists already; --force overwrites it")
+
+
+def check_output_file(path: Path, *, force: bool = False) -> None:
+    """Raise FileExistsError if a file must not be written: it is a folder, or exists already (unless `force`)."""
+    if path.is_dir():
+        raise FileExistsError(f"{path}: is a folder; give the name of a file")
+    if not force and path.exists():
+        raise FileExistsError(f"{path}: exists already; --force overwrites it")

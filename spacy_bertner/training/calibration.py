@@ -144,7 +144,7 @@ def calibrate_pipeline(nlp: Language, data: Path, test: Path | None = None) -> I
         yield _describe_change(data, before, after)
         if before.n_entities < FEW_ENTITIES:
             yield (
-                f"  Warning: {before.n_entities} entities are few: with less than {FEW_ENTITIES}, a fitted temperature may "
+                f"  Warning: {before.n_entities} entities are few: with fewer than {FEW_ENTITIES}, a fitted temperature may "
                 "make the scores worse. Calibrate on more documents"
             )
         path = data

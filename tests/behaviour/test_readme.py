@@ -124,6 +124,15 @@ def test_steps_one_by_one(project):
     assert {"learning_curve.csv", "learning_curve.png"} <= {path.name for path in (project / "training").iterdir()}
 
 
+def test_a_config_for_the_data(trained):
+    run_block("docs/training.md", "bertner init", trained)
+    config = spacy.util.load_config(trained / "config.cfg")
+    assert (
+        spacy.load(trained / "training" / "model-best").config["training"]["max_steps"]
+        == config["training"]["max_steps"]
+    )
+
+
 def test_conversion_to_onnx(trained):
     for arguments in run_block("docs/onnx.md", "bertner onnx", trained):
         assert spacy.load(trained / arguments[6]).config["components"]["bert_ner"]["model"]["runtime"] == "onnx"
@@ -193,16 +202,23 @@ def test_project_with_files_of_ones_own(project):
     for name, split in (("eng.train", "train"), ("eng.testa", "dev"), ("eng.testb", "test")):
         shutil.copy(project / f"{split}.conll", project / name)
     arguments[arguments.index("--vars.gpu") + 1] = "-1"  # the only thing that is not available here
+    arguments += ["--vars.init", " --epochs 2"]
     out = run(arguments, project)
-    assert "nothing to fetch" in out
-    nlp = spacy.load(project / "training" / "model-best")
+    assert "nothing to fetch" in out and "Training takes about" in out
+    nlp = spacy.load(project / "training" / "model-calibrated")
     assert nlp.config["paths"]["encoder"] == "bert-base-cased"
-    assert nlp.config["components"]["bert_ner"]["model"]["mixed_precision"] == "auto"
+    assert nlp.config["components"]["bert_ner"]["temperature"] != 1.0
+    planned = spacy.util.load_config(project / "corpus" / "config.cfg")["training"]
+    assert planned["max_steps"] == nlp.config["training"]["max_steps"] < 100
     assert set(nlp.get_pipe("bert_ner").labels) == {"LOC", "MISC", "ORG", "PER"}
     assert (project / "metrics" / "entities.html").exists()
     assert {"report.html", "report.json", "report.md"} <= {path.name for path in (project / "report").iterdir()}
     again = run(arguments, project)  # steps that are done are skipped
-    assert again.count("Skipping") == 6
+    assert again.count("Skipping") == 8
+    arguments[arguments.index("all")] = "train"
+    run([*arguments, "--vars.config", "configs/bert.cfg"], project)
+    own = spacy.load(project / "training" / "model-best").config
+    assert own["components"]["bert_ner"]["model"]["mixed_precision"] == "auto" and own["training"]["max_steps"] == 8
 
 
 def test_project_on_wnut(project):
@@ -214,6 +230,6 @@ def test_project_on_wnut(project):
     for name, source in (("train", "wnut17train.conll"), ("dev", "emerging.dev.conll")):
         lines = (SHARED_DATA / "wnut17" / source).read_text(encoding="utf8").split("\n")[:3000]
         (project / "assets" / "wnut17" / f"{name}.conll").write_text("\n".join(lines), encoding="utf8")
-    run(arguments, project)
-    labels = spacy.load(project / "training" / "model-best").get_pipe("bert_ner").labels
+    run([*arguments, "--vars.init", " --epochs 1"], project)
+    labels = spacy.load(project / "training" / "model-calibrated").get_pipe("bert_ner").labels
     assert "creative-work" in labels
