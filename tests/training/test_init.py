@@ -163,7 +163,7 @@ def test_for_a_gpu(init, tmp_path):
         assert result.exit_code == 0, result.output
         assert f"--gpu-id {flag.get('gpu_id', 0)}\n" in result.output
         model = load_config(tmp_path / "out.cfg")["components"]["bert_ner"]["model"]
-        assert model["mixed_precision"] == "bf16" and model["transformer_config"] == {}
+        assert model["mixed_precision"] == "auto" and model["transformer_config"] == {}
 
 
 @pytest.mark.cpu_only
