@@ -177,7 +177,7 @@ def test_pieces_are_made_once_in_an_update(checkpoint, monkeypatch):
     nlp.initialize(lambda: examples)
     asked = []
     original = PieceEncoder.pieces
-    monkeypatch.setattr(PieceEncoder, "pieces", lambda self, doc: asked.append(doc) or original(self, doc))
+    monkeypatch.setattr(PieceEncoder, "pieces", lambda self, docs: asked.extend(docs) or original(self, docs))
     nlp.update(examples)
     assert len(asked) == len(examples)
 

@@ -88,7 +88,8 @@ def BertTokenClassifier(
 
     name: hub name or folder of the checkpoint, as for `from_pretrained`; read by `initialize`, not needed afterwards.
     window: maximum number of pieces that the encoder sees at once, special pieces included.
-    stride: number of pieces from the start of one window to the start of the next; the rest of a window is overlap.
+    stride: number of pieces from the start of one window to the start of the next; the rest of a window is overlap. In
+        training windows do not overlap.
     max_batch_pieces: maximum number of pieces in one pass through the encoder, padding included; None for the device's
         default.
     mixed_precision: "bf16" or "fp16" for matrix products in that type under autocast; "auto" for the one that the device
@@ -173,7 +174,7 @@ def forward(
     lengths = [len(doc) for doc in docs]
     budget, overhead = _budget(model)
     encoder = _pieces(model)
-    encoded = encoder.encoded(docs)
+    encoded = encoder.encoded(docs, overlap=not is_train)
     queue = encoder.encode(encoded, budget, overhead)
     if not is_train:
         return _split(ops.asarray2f(shim.predict(queue, sum(lengths))), lengths), lambda dY: []

@@ -218,14 +218,15 @@ class PieceEncoder:
             return []
         return [token.i for token in doc if self._word(doc.vocab, token.orth)[2]]
 
-    def windows(self, pieces: Pieces) -> list[Window]:
+    def windows(self, pieces: Pieces, *, overlap: bool = True) -> list[Window]:
         """Cover the pieces of a Doc with windows, cut between words, and between sentences if these are known.
 
+        overlap: whether a window starts a stride after the one before, or where it ends.
         Returns the windows in order. Every token is owned by exactly one, except in a Doc (without `document_context`, a
         sentence) that has no pieces, and so no window.
         """
         if self.document_context:
-            return self._cover(pieces)
+            return self._cover(pieces, overlap)
         n_tokens = len(pieces.offsets) - 1
         windows = []
         for first, last in pairwise(np.unique([0, *np.flatnonzero(pieces.sent_starts), n_tokens]).tolist()):
@@ -240,17 +241,17 @@ class PieceEncoder:
             )
             windows += [
                 Window(w.start + start, w.end + start, w.owned_start + first, w.owned_end + first)
-                for w in self._cover(sentence)
+                for w in self._cover(sentence, overlap)
             ]
         return windows
 
-    def _cover(self, pieces: Pieces) -> list[Window]:
+    def _cover(self, pieces: Pieces, overlap: bool) -> list[Window]:
         n_pieces, n_tokens = len(pieces.ids), len(pieces.offsets) - 1
         if n_pieces == 0:
             return []
         if n_pieces <= self.capacity:
             return [Window(0, n_pieces, 0, n_tokens)]
-        spans = list(self._window_spans(pieces))
+        spans = list(self._window_spans(pieces, self.stride if overlap else None))
         position = np.minimum(pieces.offsets[:-1], n_pieces - 1)
         most = np.full(n_tokens, -1, dtype=np.int64)
         owner = np.zeros(n_tokens, dtype=np.int64)
@@ -267,7 +268,7 @@ class PieceEncoder:
             if bounds[i] < bounds[i + 1]
         ]
 
-    def _window_spans(self, pieces: Pieces) -> Iterator[tuple[int, int]]:
+    def _window_spans(self, pieces: Pieces, stride: int | None) -> Iterator[tuple[int, int]]:
         """Yield the first piece and the last + 1 of each window, for a Doc that needs more than one."""
         n_pieces = len(pieces.ids)
         words = np.unique(pieces.offsets)  # where a window may be cut, including the end
@@ -287,15 +288,15 @@ class PieceEncoder:
             if end == n_pieces:
                 return
             # No word is longer than the capacity, but one may be longer than the stride
-            step = last_cut(start, min(start + self.stride, end))
+            step = end if stride is None else last_cut(start, min(start + stride, end))
             start = step if step > start else int(words[np.searchsorted(words, start, side="right")])
 
-    def encoded(self, docs: Sequence[Doc]) -> EncodedDocs:
-        """Return the Docs with their pieces and windows, or `docs` itself if it has them already."""
+    def encoded(self, docs: Sequence[Doc], *, overlap: bool = True) -> EncodedDocs:
+        """Return the Docs with their pieces and windows (see `windows`), or `docs` itself if it has them already."""
         if isinstance(docs, EncodedDocs):
             return docs
         pieces = self.pieces(docs)
-        return EncodedDocs(docs, pieces, [self.windows(of_doc) for of_doc in pieces])
+        return EncodedDocs(docs, pieces, [self.windows(of_doc, overlap=overlap) for of_doc in pieces])
 
     def encode(self, docs: Sequence[Doc], max_batch_pieces: int, overhead: int = 0) -> Iterator[Batch]:
         """Turn Docs into batches of at most `max_batch_pieces` pieces each, padding included (see `pack`).
@@ -334,9 +335,11 @@ class PieceEncoder:
     ) -> list[tuple[list[int], EncodedDocs]]:
         """Group Docs so that the windows of each group make one batch; a Doc over the budget is a group of its own.
 
+        This is for training, where windows do not overlap: each word is learned once, and overlap would be computed twice.
+
         Returns for each group the positions of its Docs in `docs`, and these Docs with their pieces and windows.
         """
-        encoded, n_special = self.encoded(docs), self.window - self.capacity
+        encoded, n_special = self.encoded(docs, overlap=False), self.window - self.capacity
         widths = [max((w.end - w.start + n_special for w in of_doc), default=0) for of_doc in encoded.windows]
         n_windows = [len(of_doc) for of_doc in encoded.windows]
         return [(group, encoded.select(group)) for group in pack(widths, max_batch_pieces, overhead, n_windows)]

@@ -127,12 +127,17 @@ def test_windows_cover_and_own_every_token_once(window_encoder, drawn):
         assert w.start in offsets and w.end in offsets  # cut between words
         assert w.start <= offsets[w.owned_start] and offsets[w.owned_end] <= w.end
     if n > encoder.capacity:
-        spans = list(encoder._window_spans(pieces))
+        spans = list(encoder._window_spans(pieces, stride))
         assert all(a[1] >= b[0] and a[0] < b[0] for a, b in pairwise(spans))  # no gap, forwards
         place = {(w.start, w.end): w for w in windows}
         for i, owner in enumerate(brute_force_owner(pieces, spans)):
             w = place[spans[owner]]
             assert w.owned_start <= i < w.owned_end
+    # In training no piece is computed twice
+    windows = encoder.windows(pieces, overlap=False)
+    assert [w.start for w in windows] == [0, *(w.end for w in windows[:-1])] and windows[-1].end == n
+    assert [i for w in windows for i in range(w.owned_start, w.owned_end)] == list(range(len(lengths)))
+    assert all(w.end - w.start <= encoder.capacity for w in windows)
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +152,8 @@ def test_windows_by_hand(window_encoder):
     windows = window_encoder(12, 6).windows(pieces)
     assert [(w.start, w.end) for w in windows] == [(0, 10), (6, 16), (12, 22), (18, 28), (24, 30)]
     assert [(w.owned_start, w.owned_end) for w in windows] == [(0, 8), (8, 14), (14, 20), (20, 26), (26, 30)]
+    windows = window_encoder(12, 6).windows(pieces, overlap=False)
+    assert [(w.start, w.end, w.owned_start, w.owned_end) for w in windows] == [(0, 10) * 2, (10, 20) * 2, (20, 30) * 2]
 
 
 def test_windows_are_cut_between_sentences(window_encoder):

@@ -141,7 +141,7 @@ def test_few_entities_and_a_larger_error_are_named(n, data, test, is_few, is_wor
             DocBin(docs=docs).to_disk(tmp_path / f"{name}.spacy")
             paths.append(tmp_path / f"{name}.spacy")
     lines = list(calibrate_pipeline(nlp, *paths))
-    few = f"  Warning: {3 * n} entities are few: with less than 50, a fitted temperature may make the scores worse."
+    few = f"  Warning: {3 * n} entities are few: with fewer than 50, a fitted temperature may make the scores worse."
     worse = f"  Warning: the calibration error on {paths[-1]} became larger: keep the pipeline as it was"
     assert any(line.startswith(few) for line in lines) == is_few
     assert any(line.startswith(worse) for line in lines) == is_worse

@@ -215,7 +215,7 @@ def entities(words, tags, **kwargs):
         ({"dev": "outside.spacy"}, "outside.spacy: has no entities (in doc.ents) in 1 document(s)"),
         ({"train": "unannotated.spacy"}, "unannotated.spacy: has no entities (in doc.ents) in 1 document(s)"),
         ({"train": "data.conll"}, "data.conll: is not a .spacy file; `python -m spacy bertner convert` makes one"),
-        ({"train": "conll.spacy"}, "conll.spacy: is not a DocBin; `python -m spacy bertner convert` makes one"),
+        ({"train": "conll.spacy"}, "conll.spacy: is not a .spacy file; `python -m spacy bertner convert` makes one"),
         ({"train": "folder"}, "folder: no .spacy file in this folder"),
         ({"encoder": "assets/nowhere"}, "name: no usable tokenizer at the hub name or folder 'assets/nowhere'"),
         ({"encoder": "./nowhere"}, "name: there is no folder './nowhere' in "),
