@@ -65,7 +65,7 @@ def read_blocks(
     *,
     disable: bool = True,
 ) -> Blocks:
-    """Read files, and write their blocks to an open file, which is mapped, so that memory does not grow with the text.
+    """Read files, and write their blocks to an unbuffered file, which is mapped, so that memory does not grow with the text.
 
     inputs, reading: as for `annotate`. nlp: its tokenizer makes the words of texts; Docs have theirs. window: as for `pack`.
     disable: whether to show no progress bar.
@@ -85,9 +85,10 @@ def read_blocks(
                 bar.update(chunk.records[-1].at - bar.n)
 
         for rows in pack(documents(), encoder, window):
-            file.write(rows.tobytes())
+            data = memoryview(rows.tobytes())
+            while data:
+                data = data[file.write(data) :]
             ends.append(ends[-1] + len(rows))
-    file.flush()
     for kind in (unknown, skipped):
         if kind.count:
             warnings.warn(str(kind), stacklevel=3)

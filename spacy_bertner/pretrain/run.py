@@ -89,11 +89,13 @@ def pretrain(
         model, tokenizer = load_masked_lm(encoder, settings.window)
         # On the disk of the output; they vanish with the process
         folder = next(folder for folder in part.parents if folder.is_dir())
-        files = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(2)]
+        files = [stack.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0)) for _ in range(2)]
         try:
             train, held_out = _read(inputs, tokenizer, settings, reading, files, disable)
         except OSError as err:
-            raise OSError(f"{folder}: the blocks of word pieces could not be written: {err.strerror or err}") from err
+            raise OSError(
+                f"{folder}: the blocks of word pieces could not be written; is the disk full? ({err})"
+            ) from err
         n_pieces = int((train.rows[:, 1] != SPECIAL).sum())
         state = {**asdict(settings), "encoder": encoder, "processes": os.environ.get("WORLD_SIZE", "1")}
         state["text"] = [hashlib.sha256(blocks.rows.data).hexdigest() for blocks in (train, held_out)]
@@ -108,13 +110,11 @@ def pretrain(
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", module=r"transformers\b")  # of use to its developers
         try:
-            trainer.evaluate()  # of the encoder as it was, in a resumed run too
-            before = trainer.state.log_history[-1]["eval_loss"]
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except torch.OutOfMemoryError as err:
             raise RuntimeError(f"--batch-size: {settings.batch_size} blocks need too much memory; lower it") from err
-        losses = {logs["step"]: logs["eval_loss"] for logs in trainer.state.log_history if "eval_loss" in logs}
-        figures = {step: perplexity(loss) for step, loss in {0: before, **losses}.items()}
+        evaluated = [logs for logs in trainer.state.log_history if "eval_loss" in logs]
+        figures = {logs["step"]: perplexity(logs["eval_loss"]) for logs in evaluated}
         result = Result(figures, _best_step(figures), n_pieces, len(train), len(held_out))
         if trainer.is_world_process_zero():
             write_checkpoint(model, tokenizer, {**state, **asdict(result)}, part, path)

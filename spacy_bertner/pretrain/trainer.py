@@ -43,6 +43,7 @@ def make_trainer(
         warmup_steps=math.ceil(WARMUP * n_steps),
         max_steps=n_steps,
         eval_strategy="steps",
+        eval_on_start=True,
         eval_steps=every,
         save_steps=every,
         logging_steps=every,

@@ -20,7 +20,7 @@ TEXTS = [words for words, _ in SENTENCES]
 
 
 def read(inputs, folder, window=32, reading=None, nlp=None):
-    with tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryFile(buffering=0) as file:
         blocks = read_blocks(
             inputs, reading or ReadSettings(), nlp or spacy.blank("en"), make_encoder(folder), window, file
         )

@@ -236,7 +236,9 @@ def test_no_space_on_the_disk(what, size, with_head, tmp_path):
     assert result.exit_code == 1
     line = result.output.strip().splitlines()[-1]
     if what == "blocks":
-        assert line == f"pretrain: {tmp_path}: the blocks of word pieces could not be written: File too large"
+        assert line.startswith(
+            f"pretrain: {tmp_path}: the blocks of word pieces could not be written; is the disk full?"
+        )
     else:
         assert line.startswith(f"pretrain: {output}.part: could not be written: ") and "--resume continues" in line
     assert not output.exists()

@@ -22,7 +22,7 @@ N_STEPS, RATE = 12, 1e-2
 
 
 def read(folder):
-    with tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryFile(buffering=0) as file:
         blocks = read_blocks([DEMO / "dev.conll"], ReadSettings(), spacy.blank("en"), make_encoder(folder), 64, file)
         blocks.rows = np.array(blocks.rows)
     return blocks.split(0.1, 0)
@@ -59,7 +59,7 @@ def test_a_run_is_a_plain_loop(mask, kind, with_head, tmp_path):
     n_evaluated = -(-len(held_out) // 8)
     is_held_out = {tuple(start) for start in held_out.spans[:, :1].tolist()}
     steps = [(keys, batch) for keys, batch in batches if (keys[0][1],) not in is_held_out]
-    assert len(batches) - len(steps) == N_STEPS * n_evaluated
+    assert len(batches) - len(steps) == (1 + N_STEPS) * n_evaluated
     starts = sorted(train.spans[:, 0].tolist())
     for epoch in (0, 1):
         keys = [key for keys, _ in steps[6 * epoch : 6 * epoch + 6] for key in keys]
@@ -92,7 +92,8 @@ def test_a_run_is_a_plain_loop(mask, kind, with_head, tmp_path):
     best = trainer.state.best_global_step or int(trainer.state.best_model_checkpoint.rpartition("-")[2])
     assert best == N_STEPS  # which is loaded at the end
     for name, value in model.state_dict().items():
-        assert torch.allclose(value, expected[name], atol=2e-5), name
+        if not name.endswith("key.bias"):  # its gradient is zero but for rounding, of which Adam makes a step
+            assert torch.allclose(value, expected[name], atol=2e-5), name
 
     # Perplexity: that of a plain loop over the held-out batches
     (*_, last) = lines
