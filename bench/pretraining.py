@@ -4,7 +4,7 @@
 
 The encoder (two layers of 128, cased, 2,000 word pieces) has seen nothing else, so that the difference is what pre-training
 on one's own text gives. The pre-training reads the words of train.conll, without the tags; the fine-tuning is that of
-`configs/demo.cfg` with another learning rate, the same for both. About ten minutes with one thread.
+`configs/demo.cfg` with another learning rate, the same for both. A few minutes with one thread.
 """
 
 import os
@@ -32,7 +32,7 @@ from spacy_bertner.pretrain import Settings, pretrain
 
 SEEDS = (0, 1, 2)
 N_PIECES = 2000
-PRETRAINING = {"mask": "piece", "window": 128, "epochs": 200, "batch_size": 16, "learn_rate": 1e-3}
+PRETRAINING = {"mask": "piece", "window": 64, "max_steps": 500, "batch_size": 16, "learn_rate": 2e-3}
 FINE_TUNING = 1e-3  # learning rate
 
 

@@ -103,8 +103,9 @@ def pretrain(
             model, tokenizer, train, held_out, settings, part, gpu_id >= 0, disable, on_message=on_message
         )
         checkpoint = start_or_resume(part, state, trainer.args.max_steps, resume=resume, is_main=is_main)
-        on_message(f"{n_pieces:,} word pieces: {len(train):,} blocks to train on, {len(held_out):,} held out")
-        if resume:
+        if is_main:
+            on_message(f"{n_pieces:,} word pieces: {len(train):,} blocks to train on, {len(held_out):,} held out")
+        if is_main and resume:
             on_message(f"resumed from {checkpoint}" if checkpoint else "no checkpoint to resume from: starting again")
         stack.enter_context(write_errors_explained(part))
         stack.enter_context(warnings.catch_warnings())

@@ -60,6 +60,8 @@ def make_trainer(
         report_to=settings.report_to,
         remove_unused_columns=False,
         disable_tqdm=disable,
+        log_level="error",
+        log_level_replica="error",
     )
     trainer = Trainer(
         model=model,
