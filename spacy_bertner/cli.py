@@ -325,6 +325,75 @@ def annotate_cli(
         raise typer.Exit(1)
 
 
+@bertner.command("pretrain")
+def pretrain_cli(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs; - is standard input")],
+    output_dir: Annotated[Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder for the checkpoint")],
+    encoder: Annotated[str, typer.Option("--encoder", help="Checkpoint to start from: hub name or folder")],
+    mask: Annotated[str, typer.Option(help="piece or word: mask single word pieces, or whole words")] = "piece",
+    held_out: Annotated[
+        str, typer.Option(help="Share of the text to compute the perplexity on, or a file or folder of other text")
+    ] = "0.05",
+    window: Annotated[int, typer.Option(help="Word pieces in a block, special ones included")] = 256,
+    epochs: Annotated[int, typer.Option(help="Passes over the text")] = 3,
+    max_steps: Annotated[int, typer.Option(help="Optimizer steps, instead of epochs")] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="Blocks in a step, on each GPU")] = 16,
+    learn_rate: Annotated[float, typer.Option(help="Highest learning rate")] = 5e-5,
+    mixed_precision: Annotated[str | None, typer.Option(help="bf16 or fp16 [default: float32]")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the masks, the order and what is held out")] = 0,
+    lang: Annotated[str, typer.Option("--lang", "-l", help="Language of the tokenizer for texts")] = "en",
+    input_format: Annotated[
+        str | None, typer.Option(help="text, lines, jsonl, csv, tsv, parquet, spacy or conll [default: by extension]")
+    ] = None,
+    text_key: Annotated[str, typer.Option(help="Key or column of the text in JSONL, CSV and Parquet")] = "text",
+    encoding: Encoding = "utf-8",
+    report_to: Annotated[str, typer.Option(help="Where to log to as well: tensorboard, wandb, …")] = "none",
+    gpu_id: GpuId = -1,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped or killed")] = False,
+    force: Force = False,
+) -> None:
+    """Continue the pre-training of an encoder on text without annotation, by masked language modelling.
+
+    OUTPUT_DIR is a checkpoint for the setting `name` of bert_ner. See docs/pretraining.md.
+    """
+    with output_folder("pretrain", output_dir, force):
+        from tqdm import tqdm
+
+        from .annotate.readers import ReadSettings
+        from .pretrain import Settings, pretrain
+
+        with contextlib.suppress(ValueError):  # a file
+            held_out = float(held_out)  # type: ignore[assignment]
+        result = pretrain(
+            inputs,
+            output_dir,
+            encoder,
+            Settings(
+                mask=mask,
+                window=window,
+                held_out=held_out,
+                epochs=epochs,
+                max_steps=max_steps,
+                batch_size=batch_size,
+                learn_rate=learn_rate,
+                mixed_precision=mixed_precision,
+                seed=seed,
+                lang=lang,
+                report_to=report_to,
+            ),
+            ReadSettings(input_format=input_format, text_key=text_key, encoding=encoding),
+            gpu_id=gpu_id,
+            resume=resume,
+            force=force,
+            progress=None,
+            on_message=lambda message: tqdm.write(message, file=sys.stderr),
+        )
+        before, after = result.perplexity[0], result.perplexity[result.best_step]
+        _print(
+            f"Perplexity of the held-out text: {before:,.2f} before, {after:,.2f} after step {result.best_step:,}, kept"
+        )
+
+
 @bertner.command("report")
 def report_cli(
     pipeline: PipelineName,

@@ -312,7 +312,8 @@ def install() -> None:
     # The generator of the GPU is that of the CPU here: dropout draws from it
     cuda.get_rng_state = cuda.random.get_rng_state = lambda device="cuda": torch.get_rng_state()
     cuda.set_rng_state = cuda.random.set_rng_state = lambda state, device="cuda": torch.set_rng_state(state)
-    cuda.get_rng_state_all = lambda: [torch.get_rng_state()]
+    cuda.get_rng_state_all = cuda.random.get_rng_state_all = lambda: [torch.get_rng_state()]
+    cuda.set_rng_state_all = cuda.random.set_rng_state_all = lambda states: torch.set_rng_state(states[0])
     cuda.amp.common.amp_definitely_not_available = lambda: False
 
     # Of attention the form in plain operations
@@ -341,6 +342,12 @@ def install() -> None:
     torch._has_compatible_shallow_copy_type = lambda a, b: (
         isinstance(a, GpuTensor) == isinstance(b, GpuTensor) and real_compatible(a, b)
     )
+    real_tensor = torch.tensor  # which no mode sees
+
+    def tensor(data, *, device=None, **kwargs):
+        return GpuTensor(real_tensor(data, **kwargs)) if is_cuda(device) else real_tensor(data, device=device, **kwargs)
+
+    torch.tensor = tensor
     real_save, real_load = torch.save, torch.load
 
     def save(obj, *args, **kwargs):

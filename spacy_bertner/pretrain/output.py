@@ -1,0 +1,90 @@
+"""The folder of a run, `OUTPUT.part`, from which a run is resumed; and the folder that it leaves, `OUTPUT`."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from ..files import atomic_write, sync
+
+RUN_FILE = "run.json"
+FIGURES_FILE = "pretraining.json"
+
+
+def part_of(output_dir: Path) -> Path:
+    """Return the folder for the checkpoints of a run."""
+    path = output_dir.resolve()
+    return path.with_name(f"{path.name}.part")
+
+
+def start_or_resume(part: Path, state: dict[str, Any], n_steps: int, *, resume: bool, is_main: bool) -> Path | None:
+    """Return the last checkpoint of the run to resume; None to start from the beginning, with a new folder.
+
+    state: what must be the same for a run to be resumed. n_steps: how many steps it takes in all.
+    is_main: whether this process writes the files.
+    Raises ValueError for the folder of another run.
+    """
+    run_file = part / RUN_FILE
+    if resume and run_file.exists():
+        was = json.loads(run_file.read_text(encoding="utf8"))
+        changes = [f"{key} is {state[key]!r} and was {was.get(key)!r}" for key in state if was.get(key) != state[key]]
+        if changes:
+            raise ValueError(f"{part}: --resume: this is another run: {', '.join(changes)}. --force starts again")
+        checkpoints = {int(folder.name.rpartition("-")[2]): folder for folder in part.glob("checkpoint-*")}
+        for step, folder in list(checkpoints.items()):
+            # transformers writes that file last; and after the last step, it would take another one
+            if step >= n_steps or not (folder / "trainer_state.json").exists():
+                del checkpoints[step]
+                if is_main:
+                    shutil.rmtree(folder)
+        if checkpoints:
+            return checkpoints[max(checkpoints)]
+    if is_main:
+        shutil.rmtree(part, ignore_errors=True)
+        with atomic_write(run_file) as file:
+            file.write(json.dumps(state, indent=1).encode())
+    return None
+
+
+@contextlib.contextmanager
+def write_errors_explained(part: Path) -> Iterator[None]:
+    """Raise OSError that says what to do for files of a run that cannot be written."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as err:
+        reason = (str(err).strip().splitlines() or [type(err).__name__])[0]
+        # torch.save has an error of its own
+        if isinstance(err, RuntimeError) and "PytorchStreamWriter" not in reason and "inline_container" not in reason:
+            raise
+        raise OSError(
+            f"{part}: could not be written: {reason}. Nothing that was saved before is lost: make room on the disk, and "
+            "--resume continues from the last whole checkpoint"
+        ) from err
+
+
+def write_checkpoint(model: Any, tokenizer: Any, figures: dict[str, Any], part: Path, path: Path) -> None:
+    """Write a checkpoint and its figures in the folder of the run, then move it to its place, and remove that folder.
+
+    A new or empty folder is replaced at once, an older checkpoint file by file.
+    """
+    folder = part / "whole"
+    model.config._name_or_path = ""  # may be a folder of this machine
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+    (folder / FIGURES_FILE).write_text(json.dumps(figures, indent=1), encoding="utf8")
+    if (part / "runs").is_dir():  # TensorBoard's
+        shutil.copytree(part / "runs", folder / "runs", dirs_exist_ok=True)
+    sync(*(file for file in folder.rglob("*") if file.is_file()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir() and any(path.iterdir()):
+        shutil.copytree(folder, path, dirs_exist_ok=True, copy_function=os.replace)
+    else:
+        if path.is_dir():
+            path.rmdir()
+        folder.rename(path)
+    shutil.rmtree(part)
