@@ -3,7 +3,7 @@
     python bench/pretraining.py > bench/results/pretraining.txt
 
 The encoder (two layers of 128, cased, 500 word pieces) has seen nothing else, so that the difference is what pre-training on
-one's own text gives. The pre-training reads the words of all three files, without the tags; the fine-tuning is that of
+one's own text gives. The pre-training reads the words of the training file, without the tags; the fine-tuning is that of
 `configs/demo.cfg` with another learning rate, the same for both. A few minutes with one thread.
 """
 
@@ -38,7 +38,7 @@ FINE_TUNING = 1e-3  # learning rate
 
 def make_encoder(folder: Path, seed: int) -> None:
     """Write a tiny BERT with random weights and a tokenizer trained on the demo's text."""
-    texts = [" ".join(token.text for token in doc) for path in DEMO for doc in read_conll(path)]
+    texts = [" ".join(token.text for token in doc) for doc in read_conll(DEMO[0])]
     tokenizer = BertWordPieceTokenizer(lowercase=False)
     tokenizer.train_from_iterator(texts, vocab_size=N_PIECES, show_progress=False)
     folder.mkdir()
@@ -51,8 +51,8 @@ def make_encoder(folder: Path, seed: int) -> None:
     BertForMaskedLM(BertConfig(vocab_size=len(fast), **sizes)).save_pretrained(folder)
 
 
-def fine_tuned(encoder: Path, folder: Path, seed: int) -> float:
-    """Fine-tune an encoder by `spacy train`'s functions; return the F1 of the best model on the test file."""
+def fine_tuned(encoder: Path, folder: Path, seed: int) -> tuple[float, float]:
+    """Fine-tune an encoder by `spacy train`'s functions; return the F1 of the best model on development and test file."""
     config = load_config(Path(__file__).parent.parent / "configs/demo.cfg", interpolate=False)
     for part, path in zip(("train", "dev"), DEMO, strict=False):
         DocBin(docs=list(read_conll(path))).to_disk(folder / f"{part}.spacy")
@@ -64,7 +64,8 @@ def fine_tuned(encoder: Path, folder: Path, seed: int) -> float:
     with Path(os.devnull).open("w") as null:
         train_nlp(init_nlp(config), folder, use_gpu=-1, stdout=null, stderr=null)
     nlp = spacy.load(folder / "model-best")
-    return nlp.evaluate(examples(nlp, read_conll(DEMO[2])))["ents_f"]
+    dev, test = (nlp.evaluate(examples(nlp, read_conll(path)))["ents_f"] for path in DEMO[1:])
+    return dev, test
 
 
 def main() -> None:
@@ -78,23 +79,20 @@ def main() -> None:
             result = pretrain(
                 [DEMO[0]], folder / "pretrained", str(folder / "random"), Settings(**PRETRAINING, seed=seed)
             )
-            scores = []
+            scores: list[float] = []
             for kind in ("random", "pretrained"):
                 (folder / f"{kind}-ner").mkdir()
-                scores.append(fine_tuned(folder / kind, folder / f"{kind}-ner", seed))
+                scores += fine_tuned(folder / kind, folder / f"{kind}-ner", seed)
             found.append((result.perplexity[0], result.perplexity[result.best_step], *scores))
             print(seed, result.best_step, found[-1], file=sys.stderr, flush=True)
     print(f"A tiny BERT on the demo corpus, pre-trained ({PRETRAINING}) or not: python bench/pretraining.py")
     print(machine_line(describe_machine()))
     print(f"{result.n_pieces:,} word pieces, {result.n_blocks} blocks to train on, {result.n_held_out} held out\n")
-    print("seed  perplexity before   after   F1 from random weights   F1 pre-trained   difference")
-    for seed, (before, after, random, pretrained) in zip(SEEDS, found, strict=True):
-        print(
-            f"{seed:4} {before:18,.0f} {after:7,.1f} {random:24.1%} {pretrained:16.1%} {100 * (pretrained - random):+12.1f}"
-        )
-    means = [statistics.mean(column) for column in zip(*found, strict=True)]
-    before, after, random, pretrained = means
-    print(f"mean {before:18,.0f} {after:7,.1f} {random:24.1%} {pretrained:16.1%} {100 * (pretrained - random):+12.1f}")
+    print("      perplexity of held-out text   F1 (dev / test) from random weights    pre-trained")
+    rows = [*zip(map(str, SEEDS), found, strict=True), ("mean", tuple(map(statistics.mean, zip(*found, strict=True))))]
+    for name, (before, after, *f1) in rows:
+        figures = "{:25.1%} /{:6.1%} {:8.1%} /{:6.1%}".format(*f1)
+        print(f"{name:>4} {before:16,.0f} ->{after:7,.1f} {figures}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from spacy_bertner.model.encoding import PieceEncoder
 
 from ..conftest import ROOT, SENTENCES, write_checkpoint
 
+pytest.importorskip("accelerate")
+
 DEMO = ROOT / "assets" / "demo"
 
 
