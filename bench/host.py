@@ -91,7 +91,7 @@ def main() -> None:
             if profile:
                 profile.disable()
                 print(f"\n{name}, {how}: {sum(len(doc.ents) for doc in docs)} entities, {sum(map(len, docs))} words")
-                pstats.Stats(profile).sort_stats("cumtime").print_stats(60)
+                pstats.Stats(profile).sort_stats("tottime").print_stats(30)
             elif i:
                 n = sum(map(len, docs)) / 1e6
                 times[name, how].append(((seconds - in_encoder[0]) / n, in_encoder[0] / n))
