@@ -10,7 +10,7 @@ Systems:
   transformer+ner      `spacy train` with spaCy's quick-start config for a GPU, sentences
   transformer+ner/600  the same with batches of 600 words, as bert_ner has them, in place of the quick start's 2,000
   transformer+ner/300  the same with batches of 300 words, as bert_ner/sentences has them
-  hf                   the usual Hugging Face recipe: AdamW, linear warm-up over 10 % of the steps, 16 sentences a batch,
+  hf                   the usual Hugging Face recipe: AdamW, linear warm-up over 10 % of the steps, batches of 16 sentences,
                        first-piece labels, best of the epochs
   hf+windows           the same over this package's windows of 256 pieces over whole documents
 

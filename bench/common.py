@@ -83,7 +83,7 @@ def default_files() -> list[Path]:
 
 
 def read_sentences(files: Sequence[Path], n_words: int | None = None) -> list[Doc]:
-    """Read CoNLL files, a Doc a sentence, up to the sentence with word number `n_words`."""
+    """Read CoNLL files, one Doc per sentence, up to the sentence with word number `n_words`."""
     from spacy_bertner.formats.convert import read_conll
 
     vocab = spacy.blank("en").vocab

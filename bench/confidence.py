@@ -4,7 +4,7 @@
 
 PIPELINE is a trained one. wikigold is predicted as sentences, as documents of 400 words, and sentence by sentence with
 `nlp(doc)`; then as one document of so many words. Shares are of processor time, with one thread, medians over the rounds.
-At last the probabilities alone for one document of a million words, with the scores of that one over and over.
+Finally the probabilities alone for one document of a million words, with the scores of that document repeated.
 """
 
 import argparse

@@ -32,7 +32,7 @@ WEIGHTS = (1.0,)
 
 
 def with_labels(docs: list, labels: tuple[str, ...]) -> list:
-    """Copy Docs as annotators would have left them who were asked for these labels alone: the rest is `O`."""
+    """Copy Docs with these labels alone, as annotators who were asked for nothing else would leave them: the rest is `O`."""
     copies = [doc.copy() for doc in docs]
     for doc in copies:
         doc.set_ents([ent for ent in doc.ents if ent.label_ in labels], default="outside")

@@ -1,9 +1,9 @@
-"""Tokens a second of `spacy bertner convert` and of `spacy convert -c ner`, on the same file.
+"""Tokens per second of `spacy bertner convert` and of `spacy convert -c ner`, on the same file.
 
 Writes a made-up CoNLL-2003 file (IOB2, `-DOCSTART- -X- O O`, which is what spaCy's converter
 understands) to a temporary folder and converts it with both commands in turn, each in its own
 process, so that times are of the whole command and memory is the peak of the process. Prints one
-line a run, medians and their ratio. Nothing is kept unless `--output` names a file for the figures.
+line per run, medians and their ratio. Nothing is kept unless `--output` names a file for the figures.
 
     python bench/convert_speed.py --tokens 1000000 --rounds 3
 """
@@ -105,7 +105,7 @@ def main() -> None:
     for name, took in median.items():
         peak = max(memory[name])
         print(f"{name:>22}: median {took:6.2f} s, {n_tokens / took:9,.0f} tokens/s, {peak:5.0f} MiB")
-    print(f"ratio of tokens a second, ours to spaCy's: {ratio:.2f}")
+    print(f"ratio of tokens per second, ours to spaCy's: {ratio:.2f}")
     if args.output:
         figures = {"tokens": n_tokens, "seconds": seconds, "peak_mib": memory, "ratio": ratio}
         args.output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

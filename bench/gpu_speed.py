@@ -211,7 +211,7 @@ def peer(encoder: str, device: str, tiny: bool) -> Iterator[list[dict[str, Any]]
 
 
 def table(speed: dict[str, Any]) -> list[str]:
-    """The rows as a table in Markdown; for `bert_ner` also how many times the peer's words a second."""
+    """The rows as a table in Markdown; for `bert_ner` also how many times the peer's words per second."""
     rows = [row for found in speed.values() for row in found]
     if not rows:
         return []

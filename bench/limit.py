@@ -40,7 +40,7 @@ class Products:
         return n_windows * length * (per_piece + attention)
 
     def measure_rate(self, rows: int, dtype: torch.dtype, seconds: float = 0.5) -> float:
-        """Multiply `rows` rows with each of the weights in turn; return multiply-adds a second."""
+        """Multiply `rows` rows with each of the weights in turn; return multiply-adds per second."""
         weights = [weight.to(dtype) for weight in self.weights]
         inputs = {n: torch.randn(rows, n, device=weights[0].device, dtype=dtype) for n in {w.shape[1] for w in weights}}
 
@@ -121,5 +121,5 @@ class Limits:
         return factor * sum(self.products.multiply_adds(1, length) for length in self.windows(data))
 
     def measure_rates(self) -> dict[str, float]:
-        """Multiply-adds a second now, by precision."""
+        """Multiply-adds per second now, by precision."""
         return {name: self.products.measure_rate(self.rows, DTYPES[name]) for name in self.precisions}

@@ -98,7 +98,7 @@ def stream(nlp: Any, n_words: int) -> Sampler:
                         sampler.done += len(doc)
             in_use, free = heap()
             print(f"{sampler.done:,} words: {in_use:.1f} MiB of the heap in use, {free:.1f} free, not given back")
-    print(f"{sampler.done / (time.process_time() - began):,.0f} words a second of processor time")
+    print(f"{sampler.done / (time.process_time() - began):,.0f} words per second of processor time")
     return sampler
 
 

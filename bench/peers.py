@@ -139,7 +139,7 @@ def load_hf(checkpoint: str, device: torch.device) -> tuple[Any, Any]:
 def padded_loop(
     model: Any, tokenizer: Any, texts: Sequence[list[str]], *, is_cut: bool, length: int = 128, size: int = 32
 ) -> list[list[str]]:
-    """Predict as tutorials do: every text padded to 128 pieces, 32 a batch, the tag of each word's first piece.
+    """Predict as tutorials do: every text padded to 128 pieces, in batches of 32, the tag of each word's first piece.
 
     texts: the words of each. is_cut: whether a text that is longer goes on in the next row; if not, the rest is dropped.
     Returns the tags of each text.

@@ -8,9 +8,9 @@ on two cores, and so that what grows with the words is not hidden behind the enc
 is trained a little first: an untrained one finds entities everywhere.
 
 Each point is a process of its own, with glibc's allocator as it comes, that loads the pipeline, predicts a few sentences,
-makes the Docs (wikigold, else the demo corpus, repeated), and predicts them with `nlp.pipe`, `--batch-size` Docs a batch.
+makes the Docs (wikigold, else the demo corpus, repeated), and predicts them with `nlp.pipe`, in batches of `--batch-size` Docs.
 All Docs stay in memory. "Docs" is what the memory of the process grows by while they are made, "peak" is how much more than
-that it takes at most while they are predicted (VmHWM, set back before). With `--rounds`, time is the median and memory the
+that it takes at most while they are predicted (VmHWM, reset before). With `--rounds`, time is the median and memory the
 highest.
 """
 
@@ -138,7 +138,7 @@ def run(pipeline: str, shape: str, n_words: int, files: list[Path], batch_size: 
 
 
 def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a point: median of the time, highest of the memory."""
+    """One row per point: median of the time, highest of the memory."""
     summary = []
     for shape, words in dict.fromkeys((row["shape"], row["words"]) for row in rows):
         own = [row for row in rows if (row["shape"], row["words"]) == (shape, words)]

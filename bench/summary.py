@@ -21,7 +21,7 @@ TITLES = {
 
 
 def summarize(data: Data, rows: list[dict[str, Any]], multiply_adds: int) -> list[dict[str, Any]]:
-    """Medians over the rounds of one input, a row a system; and the limit in each precision.
+    """Medians over the rounds of one input, one row per system; and the limit in each precision.
 
     Shares of the limit are those of the rates measured just before each run.
     """
@@ -97,7 +97,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """Draw a panel an input: a bar a system, the limits as lines."""
+    """Draw one panel per input, one bar per system, the limits as lines."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -136,7 +136,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
         axes.invert_yaxis()
         axes.set_xlim(0, 1.18 * max([row["highest"] for row in bars] + [row["words_per_second"] for row in rows]))
         axes.set_title(TITLES[name], fontsize=11)
-        axes.set_xlabel("words a second (share of the limit)")
+        axes.set_xlabel("words per second (share of the limit)")
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.19), fontsize=9, frameon=False)

@@ -1,4 +1,4 @@
-"""Words a second, in prediction and in training, beside what people use today, and beside what the machine could do.
+"""Words per second, in prediction and in training, beside what people use today, and beside what the machine could do.
 
     python bench/throughput.py [--rounds 3] [--words N] [--systems bert_ner bare-model ...]
     python bench/throughput.py --gpu --mixed-precision bf16 --size base
@@ -7,7 +7,7 @@ All systems run the same encoder on the same words in one process: each round ru
 order, after a first round that warms up and is not counted. Figures are medians over the rounds; ratios are the medians of
 the ratios within a round. Data is wikigold, else the demo corpus.
 
-Inputs of prediction: sentences (a Doc each), documents of 400 words that know their sentences, and one document of 50,000
+Inputs of prediction: sentences (one Doc each), documents of 400 words that know their sentences, and one document of 50,000
 words. Docs are made before the clock starts, for all spaCy systems alike, and new ones for each round; `bert_ner` starts
 each round without the pieces of words that it has seen. `bert_ner` and `transformer+ner` run at the batch size of 64, 256
 and 1,024 that was fastest in one pass. A peer that cannot take an input is left out, or gets it cut up, and a line says so.
@@ -18,15 +18,15 @@ and 1,024 that was fastest in one pass. A peer that cannot take an input is left
   bert_ner/onnx-int8  ONNX Runtime, most weights of 8 bits
   bare-model          encoder and head called with the batches that the component makes, ready-made: nothing around them
   transformer+ner     spaCy's quick-start config for a GPU
-  hf-pipeline         transformers.pipeline("token-classification") on texts, 32 a batch, overlap of 64 pieces
-  tutorial-loop       every sentence padded to 128 pieces, 32 a batch
-  spacy-hf-pipelines  spacy-huggingface-pipelines, 32 a batch, else its defaults
+  hf-pipeline         transformers.pipeline("token-classification") on texts, in batches of 32, overlap of 64 pieces
+  tutorial-loop       every sentence padded to 128 pieces, in batches of 32
+  spacy-hf-pipelines  spacy-huggingface-pipelines, in batches of 32, else its defaults
 
 An untrained head makes illegal tags everywhere, which costs time in decoding that no trained one takes. So `bert_ner` and
 `transformer+ner` are trained first, on the first `--head-words` words at the same rate; the Hugging Face systems get
 `bert_ner`'s weights.
 
-Systems in training, one optimiser step a batch of about 1,000 words, on sentences and on documents:
+Systems in training, one optimizer step per batch of about 1,000 words, on sentences and on documents:
 
   bert_ner              with the settings of configs/demo.cfg: attention without dropout
   bert_ner/own-dropout  with the encoder's own rates of dropout
@@ -34,7 +34,7 @@ Systems in training, one optimiser step a batch of about 1,000 words, on sentenc
   transformer+ner/sorted    the same with the batches of its quick-start config, which are sorted by length and of 2,000
                         padded words, and so fewer steps
   hf                    padding to the longest of the batch, fused AdamW, gradient clipped; sentences only
-  tutorial-loop         32 sentences a batch, padded to 128 pieces, AdamW; sentences only
+  tutorial-loop         batches of 32 sentences, padded to 128 pieces, AdamW; sentences only
 
 Both Hugging Face systems have the encoder's own rates of dropout, and get their sentences tokenized beforehand.
 
@@ -90,7 +90,7 @@ class System:
     """What is measured.
 
     prepare: takes an input, and whatever is not measured; returns what is, to be called once.
-    count: takes the input and what that call returned; returns how many words were predicted or learnt from, and how many
+    count: takes the input and what that call returned; returns how many words were predicted or learned from, and how many
         entities were found, where that can be told.
     encoder: the module that word pieces go through, to count them; None where there is no torch module.
     precision: the type of the limit to compare with, a key of `DTYPES`.
@@ -436,7 +436,7 @@ def build(builders: dict[str, Callable[[Setup], System]], setup: Setup, left_out
 def measure(
     data: Data, systems: dict[str, System], limits: Limits, n_rounds: int, left_out: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """Run the rounds on one input; return a row a measurement."""
+    """Run the rounds on one input; return one row per measurement."""
     print(f"{data.name}: {data.n_words} words", flush=True)
     rows, ran, words, entities = [], {}, {}, {}
     for name, system in list(systems.items()):

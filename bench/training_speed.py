@@ -4,8 +4,8 @@
     python bench/training_speed.py --gpu --mixed-precision bf16 --size base
 
 With `--size base` the encoder has the size of bert-base and random weights. Each round trains every system on the same
-batches of about `--batch-words` words, one optimiser step a batch, first on whole documents and then on sentences.
-`transformer` + `ner` is set up as spaCy's quick start for a GPU sets it up. Prints words a second (median over the rounds),
+batches of about `--batch-words` words, one optimizer step per batch, first on whole documents and then on sentences.
+`transformer` + `ner` is set up as spaCy's quick start for a GPU sets it up. Prints words per second (median over the rounds),
 the ratio, and on a GPU the memory that a step takes.
 """
 
@@ -45,7 +45,7 @@ def batches(docs: list[Doc], size: int) -> list[list[Doc]]:
 
 
 def train_once(nlp: spacy.Language, optimizer: Adam, batches_of_docs: list[list[Doc]]) -> float:
-    """Take one step a batch; return the seconds."""
+    """Take one step per batch; return the seconds."""
     examples = [[Example(Doc(nlp.vocab, words=[t.text for t in doc]), doc) for doc in docs] for docs in batches_of_docs]
     synchronize()
     start = time.perf_counter()
