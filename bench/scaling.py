@@ -8,7 +8,7 @@ on two cores, and so that what grows with the words is not hidden behind the enc
 is trained a little first: an untrained one finds entities everywhere.
 
 Each point is a process of its own, with glibc's allocator as it comes, that loads the pipeline, predicts a few sentences,
-makes the Docs (wikigold, else the demo corpus, repeated), and predicts them with `nlp.pipe`, in batches of `--batch-size` Docs.
+makes the Docs (wikigold, else the demo corpus, repeated), and predicts them with `nlp.pipe` (`--batch-size`).
 All Docs stay in memory. "Docs" is what the memory of the process grows by while they are made, "peak" is how much more than
 that it takes at most while they are predicted (VmHWM, reset before). With `--rounds`, time is the median and memory the
 highest.

@@ -5,7 +5,7 @@
 
 With `--size base` the encoder has the size of bert-base and random weights. Each round trains every system on the same
 batches of about `--batch-words` words, one optimizer step per batch, first on whole documents and then on sentences.
-`transformer` + `ner` is set up as spaCy's quick start for a GPU sets it up. Prints words per second (median over the rounds),
+`transformer` + `ner` is set up as spaCy's quick start for a GPU sets it up. Prints words per second (medians),
 the ratio, and on a GPU the memory that a step takes.
 """
 
