@@ -5,6 +5,7 @@ In a saved pipeline the encoder is the one it started from, in transformers' lay
 
 import copy
 import json
+import re
 import weakref
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def add_adapters(encoder: Any, settings: dict[str, Any]) -> None:
     )
     try:
         peft.inject_adapter_in_model(config, encoder)
-    except ValueError as err:
+    except (ValueError, re.error) as err:
         raise ValueError(f"lora: target_modules: {json.dumps(targets)} cannot be used ({err}); {allowed}") from err
 
 
