@@ -37,7 +37,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(call environment,$(VENV))
-	$(PIP) install -c constraints.txt -e ".[dev,onnx,plot,pretrain,shared,tensorboard]"
+	$(PIP) install -c constraints.txt -e ".[dev,lora,onnx,plot,pretrain,shared,tensorboard]"
 	touch $@
 
 demo: $(STAMP)
@@ -51,17 +51,17 @@ test-gpu: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.gpu.plugin -n 2 --dist worksteal tests/gpu $(ON_GPU)
 
 ON_GPU := $(patsubst %,tests/%.py,test_component test_rehearsal test_confidence test_span_groups model/test_bert_token_classifier \
-	model/test_token_classifier model/test_passes model/test_optimizer behaviour/test_crf behaviour/test_shared)
+	model/test_token_classifier model/test_passes model/test_optimizer model/test_lora behaviour/test_crf behaviour/test_shared)
 
 # The core without spacy-transformers, under the newest transformers, in an environment of its own
 test-transformers5: $(VENV)-transformers5/.installed
 	OMP_NUM_THREADS=1 $(VENV)-transformers5/bin/python -m pytest -n 2 --dist worksteal \
 		tests/test_tags.py tests/model/test_encoding.py tests/model/test_bert_token_classifier.py tests/model/test_optimizer.py tests/test_component.py \
-		tests/model/test_checkpoint.py tests/test_rehearsal.py tests/export/test_huggingface.py
+		tests/model/test_checkpoint.py tests/model/test_lora.py tests/test_rehearsal.py tests/export/test_huggingface.py
 
 $(VENV)-transformers5/.installed: pyproject.toml
 	$(call environment,$(VENV)-transformers5)
-	$(VENV)-transformers5/bin/python -m pip --quiet install "transformers>=5" -e ".[dev]"
+	$(VENV)-transformers5/bin/python -m pip --quiet install "transformers>=5" -e ".[dev,lora]"
 	touch $@
 
 # The lowest versions that pyproject.toml allows; torch alone as constraints.txt has it, the CPU build, with an
@@ -76,7 +76,7 @@ $(VENV)-lowest/.installed: pyproject.toml $(STAMP)
 	$(BIN)/python scripts/lowest_versions.py --except $(NOT_LOWEST) > $(VENV)-lowest/lowest.txt
 	echo "typer<0.26" >> $(VENV)-lowest/lowest.txt
 	echo "torch==$$($(VENV)-lowest/bin/python -c 'import torch; print(torch.__version__.split("+")[0])')" >> $(VENV)-lowest/lowest.txt
-	$(VENV)-lowest/bin/python -m pip --quiet install -c $(VENV)-lowest/lowest.txt -e ".[dev,onnx,parquet,plot,pretrain,ray,shared,tensorboard]"
+	$(VENV)-lowest/bin/python -m pip --quiet install -c $(VENV)-lowest/lowest.txt -e ".[dev,lora,onnx,parquet,plot,pretrain,ray,shared,tensorboard]"
 	touch $@
 
 # The wheel in an environment without the sources, and the tests that the sdist carries
@@ -85,7 +85,7 @@ test-package: $(STAMP)
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python -m twine check --strict dist/*
 	$(call environment,$(VENV)-package)
-	$(VENV)-package/bin/python -m pip --quiet install -c constraints.txt "$$(echo dist/*.whl)[dev,onnx,plot,pretrain,tensorboard]"
+	$(VENV)-package/bin/python -m pip --quiet install -c constraints.txt "$$(echo dist/*.whl)[dev,lora,onnx,plot,pretrain,tensorboard]"
 	mkdir $(VENV)-package/sdist && tar -xzf dist/*.tar.gz --strip-components 1 -C $(VENV)-package/sdist
 	rm -r $(VENV)-package/sdist/spacy_bertner
 	cd $(VENV)-package/sdist && OMP_NUM_THREADS=1 ../bin/python -m pytest -n 2 --dist worksteal $(TESTS)

@@ -74,6 +74,7 @@ freeze_embeddings = false
 freeze_layers = 0
 gradient_checkpointing = false
 transformer_config = {}
+lora = null
 """
 
 # A loss this many times that of guessing means that training has diverged

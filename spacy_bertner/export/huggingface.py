@@ -16,6 +16,7 @@ from torch import nn
 from ..component import BertNER
 from ..files import check_output_folder
 from ..model.checkpoint import quiet_transformers
+from ..model.lora import merged
 from ..model.torch_module import TokenClassifier
 from ..tags import write_tags
 from .components import find_components, shim_of
@@ -36,8 +37,9 @@ def export(nlp: Language, path: str | Path, *, component: str | None = None, for
     check_output_folder(path, force=force)
     name, ner = _choose(nlp, component)
     shim = shim_of(name, ner)
-    _check_exportable(name, shim.module)
-    model = _with_head(name, shim.module, write_tags(ner.tag_set.tags, ner.cfg["written"]))
+    module = merged(shim.module)
+    _check_exportable(name, module)
+    model = _with_head(name, module, write_tags(ner.tag_set.tags, ner.cfg["written"]))
     # A checkpoint cannot hold the temperature, so the scores are already divided by it
     with torch.no_grad():
         for parameter in model.classifier.parameters():

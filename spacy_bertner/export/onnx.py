@@ -14,6 +14,7 @@ from spacy import registry
 from spacy.language import Language
 
 from ..model.checkpoint import quiet_transformers
+from ..model.lora import merged
 from ..model.onnx_shim import MODEL_FILE
 from ..model.orthography import N_ORTHOGRAPHY
 from ..model.torch_module import TokenClassifier
@@ -37,7 +38,7 @@ def to_onnx(nlp: Language, *, int8: bool = False) -> None:
         shim = shim_of(name, component)
         content = export(shim.module, int8=int8)
         config = nlp.get_pipe_config(name)["model"]
-        config["runtime"] = "onnx"
+        config.update(runtime="onnx", lora=None)  # the adapters are merged
         model = registry.resolve({"model": config})["model"]
         settings = {
             "n_tags": shim.n_tags,
@@ -67,7 +68,7 @@ def export(module: TokenClassifier, *, int8: bool = False) -> bytes:
         raise ValueError(
             f'runtime: the weights take {size / 2**30:.1f} GiB in float32, an ONNX file holds 2 GiB at most; use "torch"'
         )
-    module = copy.deepcopy(module).float().cpu().eval()
+    module = copy.deepcopy(merged(module)).float().cpu().eval()
     # Two windows of different lengths, so that no dimension is taken to be fixed
     mask = torch.ones(2, 7, dtype=torch.int64)
     mask[1, 5:] = 0

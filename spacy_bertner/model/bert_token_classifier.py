@@ -83,6 +83,7 @@ def BertTokenClassifier(
     transformer_config: dict[str, Any] | None = None,
     runtime: str = "torch",
     revision: str | None = None,
+    lora: dict[str, Any] | None = None,
 ) -> Model[list[Doc], list[Floats2d]]:
     """A transformers encoder with a linear head over the first piece of each word (Devlin et al. 2019, section 5.3).
 
@@ -109,9 +110,12 @@ def BertTokenClassifier(
     runtime: "torch", or "onnx" in a trained pipeline that `export.onnx.to_onnx` converted. ONNX Runtime only predicts, on
         the CPU, in the precision that the model was converted to.
     revision: branch, tag or commit of the checkpoint on the hub; None for its main branch.
+    lora: low-rank adapters that are trained while the encoder stays as it is (Hu et al. 2022): their rank `r`, `alpha` (they
+        count alpha / r), `dropout` before them, and the `target_modules` that get one, as peft takes them; None for no
+        adapters.
 
     Returns a model from Docs to tag scores, (n_tokens, n_tags) per Doc.
-    Raises ValueError for settings that cannot work.
+    Raises ValueError for settings that cannot work, ImportError for `lora` without the extra of this name.
     """
     if window < 3:
         raise ValueError(f"window: {window} is too small; allowed are 3 and more pieces")
@@ -131,6 +135,8 @@ def BertTokenClassifier(
         raise ValueError(f"layer_decay: {layer_decay} is not a factor above 0 and at most 1")
     if freeze_layers < 0:
         raise ValueError(f"freeze_layers: {freeze_layers} is not a number of layers, 0 or more")
+    if lora is not None and freeze_layers:
+        raise ValueError(f"freeze_layers: {freeze_layers} does not go with lora, which freezes all layers; set it to 0")
     if runtime not in RUNTIMES:
         raise ValueError(f'runtime: {runtime!r} is unknown; allowed are "torch" and "onnx"')
     shim: Shim
@@ -140,9 +146,17 @@ def BertTokenClassifier(
         shim = OnnxShim()
     else:
         from .fine_tuning import FineTuning
+        from .lora import check_settings
         from .torch_shim import EncoderShim
 
-        fine_tuning = FineTuning(head_learn_rate, layer_decay, freeze_embeddings, freeze_layers, gradient_checkpointing)
+        fine_tuning = FineTuning(
+            head_learn_rate,
+            layer_decay,
+            freeze_embeddings,
+            freeze_layers,
+            gradient_checkpointing,
+            check_settings(lora),
+        )
         shim = EncoderShim(transformer_config or {}, mixed_precision, fine_tuning)
     return FolderModel(
         "bert_token_classifier",

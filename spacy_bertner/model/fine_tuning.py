@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from thinc.api import Optimizer
 from torch import Tensor
 
 from ..files import CheckpointError
+from .lora import add_adapters, load_adapters
 from .optimizer import TorchOptimizer
 from .torch_module import TokenClassifier, enable_gradient_checkpointing
 
@@ -25,6 +27,7 @@ class FineTuning:
     freeze_embeddings: whether the embeddings do not change.
     freeze_layers: number of layers of the encoder, from the lowest, that do not change.
     gradient_checkpointing: whether to keep only the inputs of each layer, and compute the rest again in the backward pass.
+    lora: adapters that are trained in place of the encoder (see `lora.check_settings`); None for none.
     """
 
     head_learn_rate: float
@@ -32,14 +35,21 @@ class FineTuning:
     freeze_embeddings: bool
     freeze_layers: int
     gradient_checkpointing: bool
+    lora: dict[str, Any] | None = None
 
 
-def prepare(module: TokenClassifier, fine_tuning: FineTuning) -> None:
-    """Freeze parameters and enable gradient checkpointing.
+def prepare(module: TokenClassifier, fine_tuning: FineTuning, saved: Path | None = None) -> None:
+    """Freeze parameters, add adapters and enable gradient checkpointing.
 
-    Raises ValueError, now rather than at the first step, for settings that the encoder does not support.
+    saved: the folder of the saved model that the module was loaded from, which may hold adapters; None for a checkpoint.
+    Raises ValueError, now rather than at the first step, for settings that the encoder does not support, or that do not fit
+    the saved adapters.
     """
     module.freeze(embeddings=fine_tuning.freeze_embeddings, n_layers=fine_tuning.freeze_layers)
+    if fine_tuning.lora is not None:
+        add_adapters(module.encoder, fine_tuning.lora)
+    if saved is not None:
+        load_adapters(module.encoder, saved, fine_tuning.lora)
     if fine_tuning.layer_decay < 1.0:
         module.depths()
     if fine_tuning.gradient_checkpointing:

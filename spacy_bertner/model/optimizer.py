@@ -231,7 +231,9 @@ class TorchOptimizer:
         """Warn once of a learning rate that is too high for the encoder."""
         if learn_rate <= HIGH_LEARN_RATE or self._has_warned_of_rate:
             return
-        trained = [(n, p) for n, p in self._module.named_parameters() if p.requires_grad and n.startswith("encoder.")]
+        named = self._module.named_parameters()
+        # Adapters, which are new, take higher rates
+        trained = [(n, p) for n, p in named if p.requires_grad and n.startswith("encoder.") and ".lora_" not in n]
         rate = learn_rate * max((self._rate_factors[name] for name, _ in trained), default=0.0)
         if rate > HIGH_LEARN_RATE and sum(parameter.numel() for _, parameter in trained) >= SMALL_ENCODER:
             self._has_warned_of_rate = True

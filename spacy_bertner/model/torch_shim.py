@@ -30,6 +30,7 @@ from .checkpoint import (
 from .devices import current_device, current_gpu
 from .encoding import Batch, PieceEncoder
 from .fine_tuning import FineTuning, load_training_state, prepare, rate_factors, training_state, with_averages
+from .lora import save_encoder, share_weights
 from .onnx_shim import MODEL_FILE as ONNX_FILE
 from .optimizer import TorchOptimizer
 from .orthography import ORTHOGRAPHY_VERSION
@@ -251,8 +252,8 @@ class EncoderShim(Shim):
         self.orthography_version = ORTHOGRAPHY_VERSION
         self.checkpoint_tags = tags
 
-    def _set(self, module: TokenClassifier, tokenizer: Any) -> None:
-        prepare(module, self.fine_tuning)
+    def _set(self, module: TokenClassifier, tokenizer: Any, saved: Path | None = None) -> None:
+        prepare(module, self.fine_tuning, saved)
         self._model = module.eval()
         is_checkpointed = self.fine_tuning.gradient_checkpointing
         self._passes = Passes(self._model, self.mixed_precision, is_checkpointed=is_checkpointed)
@@ -271,7 +272,7 @@ class EncoderShim(Shim):
             return
         module = self.module
         with quiet_transformers():
-            module.encoder.save_pretrained(path, safe_serialization=True)
+            save_encoder(module.encoder, path, self.fine_tuning.lora)
             self.tokenizer.save_pretrained(path)
         head = {k: v.contiguous() for k, v in module.state_dict().items() if not k.startswith("encoder.")}
         save_file(head, path / HEAD_FILE, metadata={"orthography": str(self.orthography_version)})
@@ -303,7 +304,9 @@ class EncoderShim(Shim):
         missing = [key for key in missing if not key.startswith("encoder.")]
         if missing or unexpected:
             raise CheckpointError(f"{path / HEAD_FILE}: weights missing {missing}, unexpected {unexpected}")
-        self._set(module, tokenizer)
+        self._set(module, tokenizer, saved=path)
+        if self.fine_tuning.lora is not None:
+            share_weights(module.encoder, path)
         self.orthography_version = version
         return self
 

@@ -38,6 +38,11 @@ VARIANTS = {
         "training": {"max_epochs": 3, "max_steps": 0},
         "batch_size": {"@schedules": "compounding.v1", "start": 20, "stop": 80, "compound": 1.1},
     },
+    "lora": {
+        "model": {"lora": {"r": 2, "dropout": 0.1}},
+        "optimizer": {"use_averages": True},
+        "training": {"dropout": 0.2},
+    },
     "recomputed": {"model": {"window": 8, "stride": 4, "max_batch_pieces": 16, "crf": True}},
 }
 
@@ -45,6 +50,8 @@ VARIANTS = {
 @pytest.mark.parametrize("name", VARIANTS)
 def test_it_ends_as_if_never_stopped(config, tmp_path, name):
     variant = VARIANTS[name]
+    if name == "lora":
+        pytest.importorskip("peft")
     train(config(**variant), tmp_path / "alone")
     expected = outcome(tmp_path / "alone")
     last = int(expected[1][-1]["step"])
