@@ -74,7 +74,7 @@ class DocMaker:
             columns.append(np.array(hashes, dtype=np.uint64).reshape(-1, 1))
         doc.from_array(attrs, np.hstack(columns))  # type: ignore[arg-type]
         if scan.layout.layers:
-            doc.spans[scan.options.spans_key] = [
+            doc.spans[scan.options.layer_key] = [
                 Span(doc, ent.start, ent.end, label=ent.label)
                 for i in range(len(scan.layout.layers))
                 for ent in Doc(self.vocab, words)
