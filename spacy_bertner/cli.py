@@ -111,7 +111,7 @@ def convert_cli(
     lang: Annotated[str, typer.Option("--lang", "-l", help="Language of the vocabulary and the tokenizer")] = "en",
     detokenize: Annotated[bool, typer.Option("--detokenize", help="Set spaces by rules if files give none")] = False,
 ) -> None:
-    """Convert CoNLL files and those of annotation tools to .spacy files, or .spacy files to these, without losing annotation.
+    """Convert CoNLL files and those of annotation tools to .spacy files, or back, without losing annotation.
 
     Every error in the input is reported with file and line, and then nothing is written. See docs/convert.md and
     docs/annotation_tools.md.

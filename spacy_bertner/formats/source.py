@@ -91,7 +91,8 @@ class Source:
         Raises ConversionError for bytes that are no text at all.
         """
         with self._open() as file, self._decoded(file, encoding) as text:
-            yield from text if on_read is None else _reporting(text, file, on_read)
+            # Not `yield from text`, which would close the file of a reader that stops early
+            yield from map(str, text) if on_read is None else _reporting(text, file, on_read)
 
     def chunks(self, encoding: str, on_read: Callable[[int], None] | None = None) -> Iterator[str]:
         """Read the text in pieces of any length, for files that may be one long line; otherwise as `lines`."""

@@ -65,3 +65,12 @@ def test_outputs_are_no_inputs(tmp_path):
         "is the output too: name another file for one of them",
         "no such file or folder",
     ]
+
+
+def test_a_stream_can_be_read_again_after_a_reader_that_stopped_early():
+    source = Source.from_stream(io.BytesIO(b"a\nb\n"), "s")
+    for _ in range(2):
+        lines = source.lines("utf-8")
+        assert next(lines) == "a\n"
+        lines.close()
+    assert list(source.lines("utf-8")) == ["a\n", "b\n"]
