@@ -1,5 +1,6 @@
 """Inputs: found by name, folder or pattern; read from files, streams, pipes and lines."""
 
+import io
 import os
 import subprocess
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from spacy_bertner.formats.conll.layout import is_conll
 from spacy_bertner.formats.convert import ConversionError, convert, read_conll
-from spacy_bertner.formats.source import find_files
+from spacy_bertner.formats.source import Source, find_files
 
 from .helpers import entities
 
