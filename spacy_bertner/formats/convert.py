@@ -19,13 +19,11 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from spacy.attrs import ENT_IOB, ENT_TYPE, ORTH
-from spacy.language import Language
 from spacy.tokens import Doc, DocBin
-from spacy.util import get_lang_class
 from spacy.vocab import Vocab
 
 from ..files import atomic_write, docbin_files
-from .conll.docs import DocMaker, make_vocab
+from .conll.docs import DocMaker, make_tokenizer, make_vocab
 from .conll.layout import is_conll
 from .conll.options import ReadOptions
 from .conll.scan import OnRead, Scan, scan, words_checksum
@@ -36,6 +34,8 @@ from .tools import FORMATS, fill, find_format, is_annotated
 from .write import render_docs
 
 __all__ = ["ConversionError", "Fault", "Ledger", "ReadOptions", "convert", "read_conll"]
+
+Tokenize = Callable[[str], Doc]
 
 
 def read_conll(
@@ -94,7 +94,7 @@ def convert(
     if merge is None and output_dir.suffix == suffix and not output_dir.is_dir():
         output_dir, merge = output_dir.parent, output_dir.name
     vocab = make_vocab(options.lang)
-    pipeline = cache(lambda: get_lang_class(options.lang)(vocab=vocab))  # only needed where spaces are known
+    tokenizer = cache(lambda: make_tokenizer(options.lang, vocab))  # only needed where spaces are known
     faults = ConversionError()
     paths, left_out = find_files(inputs, lambda path: _is_wanted(path, to), faults)
     annotations = {path for path in paths if path is not None and path.suffix == ".ann"}
@@ -117,7 +117,7 @@ def convert(
         for source, output in zip(sources, outputs, strict=True):
             try:
                 docbin = docbin if merge else DocBin()
-                record = _read(docbin, source, options, vocab, output, pipeline, on_read, to)
+                record = _read(docbin, source, options, vocab, output, tokenizer, on_read, to)
             except ConversionError as err:
                 faults.extend(err)
             except OSError as err:
@@ -150,7 +150,7 @@ def _read(
     options: ReadOptions,
     vocab: Vocab,
     output: Path,
-    pipeline: Callable[[], Language],
+    tokenizer: Callable[[], Tokenize],
     on_read: OnRead | None,
     to: str,
 ) -> FileRecord:
@@ -159,10 +159,10 @@ def _read(
         return _read_docbin(docbin, source, source.path, vocab, output)
     name = find_format(source, options)
     if name is None:
-        return _fill(docbin, scan(source, options, on_read), vocab, output, pipeline, on_read)
+        return _fill(docbin, scan(source, options, on_read), vocab, output, tokenizer, on_read)
     # These are read once
     twice = None if on_read is None else lambda n_bytes: on_read(2 * n_bytes)
-    return fill(docbin, source, name, options, pipeline(), output, twice)
+    return fill(docbin, source, name, options, tokenizer(), output, twice)
 
 
 def _read_docbin(docbin: DocBin, source: Source, path: Path, vocab: Vocab, output: Path) -> FileRecord:
@@ -234,7 +234,7 @@ def _choose_outputs(
 
 
 def _fill(
-    docbin: DocBin, found: Scan, vocab: Vocab, output: Path, pipeline: Callable[[], Language], on_read: OnRead | None
+    docbin: DocBin, found: Scan, vocab: Vocab, output: Path, tokenizer: Callable[[], Tokenize], on_read: OnRead | None
 ) -> FileRecord:
     """Add the documents of a file to a DocBin. Raises ConversionError if anything is lost, compared with what was read."""
     record, n_before = found.record, len(docbin)
@@ -247,7 +247,7 @@ def _fill(
         docbin.add(doc)
         layer.update(span.label_ for span in doc.spans.get(found.options.layer_key, ()))
         if record.spaces != "unknown":
-            record.misaligned.extend(_misaligned(doc, pipeline(), record.documents))
+            record.misaligned.extend(_misaligned(doc, tokenizer(), record.documents))
     record.entries.sort(key=lambda entry: entry.line)
     tokens, words_crc, entities = _count(docbin, n_before, vocab)
     if (tokens, words_crc) != (record.tokens, found.words_crc):
@@ -258,10 +258,10 @@ def _fill(
     return record
 
 
-def _misaligned(doc: Doc, nlp: Language, number: int) -> Iterator[Misaligned]:
+def _misaligned(doc: Doc, tokenize: Tokenize, number: int) -> Iterator[Misaligned]:
     """Find the entities that do not align with the tokens that the pipeline makes of the text."""
-    # `nlp.make_doc` without its limit on the length of the text, which is about memory
-    tokenised = nlp.tokenizer(doc.text)
+    # Without the limit of `nlp.make_doc` on the length of the text, which is about memory
+    tokenised = tokenize(doc.text)
     for ent in doc.ents:
         if tokenised.char_span(ent.start_char, ent.end_char) is None:
             yield Misaligned(number, ent.start_char, ent.end_char, ent.label_, ent.text)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from spacy.attrs import ORTH
-from spacy.language import Language
-from spacy.tokens import DocBin
+from spacy.tokens import Doc, DocBin
+from spacy.vocab import Vocab
 
 from . import brat, doccano, hf, label_studio, prodigy, spacy_json
 from .conll.options import ReadOptions
@@ -103,15 +103,22 @@ def is_annotated(path: Path) -> bool:
 
 
 def fill(
-    docbin: DocBin, source: Source, name: str, options: ReadOptions, nlp: Language, output: Path, on_read: OnRead | None
+    docbin: DocBin,
+    source: Source,
+    name: str,
+    options: ReadOptions,
+    tokenizer: Callable[[str], Doc],
+    output: Path,
+    on_read: OnRead | None,
 ) -> FileRecord:
     """Add the documents of a file to a DocBin.
 
-    name: a key of `FORMATS`. nlp: the pipeline that tokenises the texts.
+    name: a key of `FORMATS`. tokenizer: of the texts, with the vocabulary of the Docs.
     Raises ConversionError for whatever is wrong with the file, and if anything is lost, compared with what was read.
     """
     spaces = "unknown" if name == "hf" else "given"
     ledger = FileRecord(source.name, name, {}, None, "records", spaces, str(output), sentences=None)
+    vocab: Vocab = tokenizer.vocab  # type: ignore[attr-defined]
     faults, first = ConversionError(), len(docbin)
     read, read_crc, n_wrong, n_fit = Counter[str](), 0, 0, Counter[str]()
     for (line, number), record in _choose(
@@ -127,7 +134,7 @@ def fill(
             faults.add(Fault(source.name, line, what))
             continue
         made = make_doc(
-            record, nlp.tokenizer, alignment=options.alignment, units=options.offsets, spans_key=options.spans_key
+            record, tokenizer, alignment=options.alignment, units=options.offsets, spans_key=options.spans_key
         )
         if made.other_units is not None:
             n_wrong += 1
@@ -156,14 +163,14 @@ def fill(
         faults.add(Fault(source.name, None, f"no document to read{': ' + reasons if reasons else ''}"))
     if faults.total:
         raise faults
-    if _checksum(docbin, first, nlp, name == "hf") != read_crc:
+    if _checksum(docbin, first, vocab, name == "hf") != read_crc:
         raise source.error("the words written are not the ones read", None)
     return ledger
 
 
-def _checksum(docbin: DocBin, first: int, nlp: Language, are_words: bool) -> int:
+def _checksum(docbin: DocBin, first: int, vocab: Vocab, are_words: bool) -> int:
     """Return the checksum of the texts from one document on, or of their words, from the arrays that are written."""
-    string: Callable[[int], str] = nlp.vocab.strings.__getitem__
+    string: Callable[[int], str] = vocab.strings.__getitem__
     orth, crc = docbin.attrs.index(ORTH), 0
     for array, spaces in zip(docbin.tokens[first:], docbin.spaces[first:], strict=True):
         words = list(map(string, array[:, orth].tolist()))

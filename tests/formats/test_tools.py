@@ -67,7 +67,7 @@ def test_out_and_in_again(name, corpus):
     ((_, content),) = render_docs(corpus, name, Path("a"), "a", None, counts)
     source, docbin = Source.from_stream(io.BytesIO(content), "a"), DocBin()
     assert find_format(source, ReadOptions()) == name
-    record = fill(docbin, source, name, ReadOptions(), NLP, Path("a"), None)
+    record = fill(docbin, source, name, ReadOptions(), NLP.tokenizer, Path("a"), None)
     read = list(docbin.get_docs(NLP.vocab))
     assert [(doc.text, view(doc)) for doc in read] == [(doc.text, view(doc)) for doc in corpus]
     assert record.entities == counts == Counter(ent.label_ for doc in corpus for ent in doc.ents)
@@ -78,7 +78,7 @@ def test_out_and_in_again(name, corpus):
 def test_rows_out_and_in_again(corpus):
     ((_, content),) = render_docs(corpus, "hf", Path("a"), "a", None, Counter())
     docbin = DocBin()
-    fill(docbin, Source.from_stream(io.BytesIO(content), "a"), "hf", ReadOptions(), NLP, Path("a"), None)
+    fill(docbin, Source.from_stream(io.BytesIO(content), "a"), "hf", ReadOptions(), NLP.tokenizer, Path("a"), None)
     for doc, read in zip(corpus, docbin.get_docs(NLP.vocab), strict=True):
         assert [token.text for token in read] == [token.text for token in doc]
         assert [(e.start, e.end, e.label_) for e in read.ents] == [(e.start, e.end, e.label_) for e in doc.ents]
