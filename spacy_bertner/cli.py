@@ -80,26 +80,13 @@ def convert_cli(
     tag_col: Annotated[str | None, typer.Option(help="Column of the tags, likewise")] = None,
     pos_col: Annotated[str | None, typer.Option(help="Column for token.tag_, likewise, or none")] = None,
     layer_col: Annotated[str | None, typer.Option(help="Columns of further layers, likewise, with commas")] = None,
-    spans_key: Annotated[
-        str | None,
-        typer.Option(
-            help="Key in doc.spans for the second layer, or for all entities of an annotation tool [default: sc]"
-        ),
-    ] = None,
+    spans_key: Annotated[str | None, typer.Option(help="Key in doc.spans for a second layer, or overlaps")] = None,
     misc_key: Annotated[str | None, typer.Option(help="Key of the tags in the MISC column of CoNLL-U")] = None,
-    layout: Annotated[
-        str,
-        typer.Option(
-            help="columns, conllu, conll2012, webanno, table, inline, prodigy, doccano, label-studio, brat, spacy-json, hf, "
-            "or auto"
-        ),
-    ] = "auto",
+    layout: Annotated[str, typer.Option(help="Form of the files: columns, conllu, prodigy, … or auto")] = "auto",
     to: Annotated[
-        str, typer.Option(help="Output: spacy, prodigy, doccano, label-studio, brat, spacy-json, hf or conll")
+        str, typer.Option(help="spacy, prodigy, doccano, label-studio, brat, spacy-json, hf, conll")
     ] = "spacy",
-    alignment: Annotated[
-        str, typer.Option(help="Entities that do not start and end with a token: strict (fail), contract or expand")
-    ] = "strict",
+    alignment: Annotated[str, typer.Option(help="Entities to tokens: strict (fail), contract, expand")] = "strict",
     offsets: Annotated[str, typer.Option(help="What offsets count: characters, utf16 or bytes")] = "characters",
     annotator: Annotated[str | None, typer.Option(help="Of several annotators, the one to read")] = None,
     text_key: Annotated[str | None, typer.Option(help="Key of the text in JSON [default: text]")] = None,
