@@ -59,7 +59,9 @@ def output_folder(command: str, path: Path, force: bool) -> Iterator[None]:
 @bertner.command("convert")
 def convert_cli(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs; - is standard input")],
-    output_dir: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder, or one file that ends in .spacy")],
+    output_dir: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="Folder, or one file that ends in .spacy (as --to has it)")
+    ],
     merge: Annotated[str | None, typer.Option(metavar="NAME", help="Write all to OUTPUT_DIR/NAME.spacy")] = None,
     ledger: Annotated[Path | None, typer.Option(help="JSON file for what was read, repaired and dropped")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired instead of failing")] = False,
@@ -78,18 +80,28 @@ def convert_cli(
     tag_col: Annotated[str | None, typer.Option(help="Column of the tags, likewise")] = None,
     pos_col: Annotated[str | None, typer.Option(help="Column for token.tag_, likewise, or none")] = None,
     layer_col: Annotated[str | None, typer.Option(help="Columns of further layers, likewise, with commas")] = None,
-    spans_key: Annotated[str, typer.Option(help="Key in doc.spans for the second layer")] = "sc",
+    spans_key: Annotated[str | None, typer.Option(help="Key in doc.spans for a second layer, or overlaps")] = None,
     misc_key: Annotated[str | None, typer.Option(help="Key of the tags in the MISC column of CoNLL-U")] = None,
-    layout: Annotated[str, typer.Option(help="columns, conllu, conll2012, webanno, table, inline, or auto")] = "auto",
+    layout: Annotated[str, typer.Option(help="Form of the files: columns, conllu, prodigy, … or auto")] = "auto",
+    to: Annotated[
+        str, typer.Option(help="spacy, prodigy, doccano, label-studio, brat, spacy-json, hf, conll")
+    ] = "spacy",
+    alignment: Annotated[str, typer.Option(help="Entities to tokens: strict (fail), contract, expand")] = "strict",
+    offsets: Annotated[str, typer.Option(help="What offsets count: characters, utf16 or bytes")] = "characters",
+    annotator: Annotated[str | None, typer.Option(help="Of several annotators, the one to read")] = None,
+    text_key: Annotated[str | None, typer.Option(help="Key of the text in JSON [default: text]")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Names of tags that are numbers, comma-separated, in order")
+    ] = None,
     delimiter: Annotated[str, typer.Option(help="tab, space, comma or auto")] = "auto",
     encoding: Encoding = "utf-8",
     lang: Annotated[str, typer.Option("--lang", "-l", help="Language of the vocabulary and the tokenizer")] = "en",
     detokenize: Annotated[bool, typer.Option("--detokenize", help="Set spaces by rules if files give none")] = False,
 ) -> None:
-    """Convert CoNLL files and their relatives to .spacy files without losing annotation.
+    """Convert CoNLL files and those of annotation tools to .spacy files, or back, without losing annotation.
 
-    Every error in the input is reported with file and line, and then nothing is written. docs/convert.md lists the
-    supported dialects.
+    Every error in the input is reported with file and line, and then nothing is written. See docs/convert.md and
+    docs/annotation_tools.md.
     """
     from .formats.convert import ReadOptions, convert
 
@@ -112,6 +124,11 @@ def convert_cli(
             lang=lang,
             repair=repair,
             strict=strict,
+            alignment=alignment,
+            offsets=offsets,
+            annotator=annotator,
+            text_key=text_key,
+            labels=tuple(label.strip() for label in labels.split(",")) if labels else (),
         )
         from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -122,7 +139,7 @@ def convert_cli(
                 bar.total = total
                 bar.update(n_bytes)
 
-            result = convert(inputs, output_dir, options, merge=merge, ledger=ledger, progress=progress)
+            result = convert(inputs, output_dir, options, to=to, merge=merge, ledger=ledger, progress=progress)
     _print(str(result))
 
 

@@ -1,6 +1,6 @@
-"""CoNLL files and their relatives to Docs and DocBins, with nothing lost.
+"""CoNLL files, their relatives and the files of annotation tools to Docs and DocBins and back, with nothing lost.
 
-Each input is read twice: once to detect its layout and its tag scheme and to find whatever is wrong with it, once to make
+A CoNLL file is read twice: once to detect its layout and its tag scheme and to find whatever is wrong with it, once to make
 Docs. An output is written only if every input can be converted, and only after its content has been counted against what
 was read.
 """
@@ -19,21 +19,23 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from spacy.attrs import ENT_IOB, ENT_TYPE, ORTH
-from spacy.language import Language
 from spacy.tokens import Doc, DocBin
-from spacy.util import get_lang_class
 from spacy.vocab import Vocab
 
-from ..files import atomic_write
-from .conll.docs import DocMaker, make_vocab
+from ..files import atomic_write, docbin_files
+from .conll.docs import DocMaker, make_tokenizer, make_vocab
 from .conll.layout import is_conll
 from .conll.options import ReadOptions
 from .conll.scan import OnRead, Scan, scan, words_checksum
 from .faults import ConversionError, Fault
 from .ledger import FileRecord, Ledger, Misaligned
 from .source import Source, find_files
+from .tools import FORMATS, fill, find_format, is_annotated
+from .write import render_docs
 
 __all__ = ["ConversionError", "Fault", "Ledger", "ReadOptions", "convert", "read_conll"]
+
+Tokenize = Callable[[str], Doc]
 
 
 def read_conll(
@@ -66,29 +68,39 @@ def convert(
     output_dir: str | Path,
     options: ReadOptions | None = None,
     *,
+    to: str = "spacy",
     merge: str | None = None,
     ledger: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Ledger:
-    """Convert CoNLL files to DocBins, `OUTPUT_DIR/<stem>.spacy` for each.
+    """Convert annotated files to DocBins, `OUTPUT_DIR/<stem>.spacy` for each, or to files of an annotation tool.
 
     inputs: files, folders, glob patterns; `-` is standard input.
-    output_dir: made if it does not exist. If it ends in `.spacy` and is no folder, all documents are written to this file.
+    output_dir: made if it does not exist. If it ends as the outputs do (`.spacy`) and is no folder, all documents are
+        written to this file.
     options: how to read the files; what is left out is detected.
+    to: "spacy", or a key of `FORMATS`; the inputs may then be `.spacy` files too.
     merge: the name of one file in `output_dir` for all documents instead.
     ledger: where to write the ledger as JSON.
     progress: called now and then with the number of bytes read since, and how many there are to read; each is read twice.
     Returns what was read, written, repaired and dropped. Raises ConversionError if anything is wrong with an input (then
-    nothing is written), and OSError.
+    nothing is written), OSError, and ValueError for an unknown `to`.
     """
     options = options or ReadOptions()
+    if to != "spacy" and to not in FORMATS:
+        raise ValueError(f"to={to!r}: expected one of spacy, {', '.join(FORMATS)}")
+    suffix = ".spacy" if to == "spacy" else FORMATS[to].suffix
     output_dir = Path(output_dir)
-    if merge is None and output_dir.suffix == ".spacy" and not output_dir.is_dir():
+    if merge is None and output_dir.suffix == suffix and not output_dir.is_dir():
         output_dir, merge = output_dir.parent, output_dir.name
     vocab = make_vocab(options.lang)
-    pipeline = cache(lambda: get_lang_class(options.lang)(vocab=vocab))  # only needed where spaces are known
+    tokenizer = cache(lambda: make_tokenizer(options.lang, vocab))  # only needed where spaces are known
     faults = ConversionError()
-    paths, left_out = find_files(inputs, is_conll, faults)
+    paths, left_out = find_files(inputs, lambda path: _is_wanted(path, to), faults)
+    annotations = {path for path in paths if path is not None and path.suffix == ".ann"}
+    paths = [
+        path for path in paths if path is None or path.suffix != ".txt" or path.with_suffix(".ann") not in annotations
+    ]
     if not paths and not faults.total:
         faults.add(Fault("convert", None, "no input given"))
     if faults.total:
@@ -96,7 +108,7 @@ def convert(
     result = Ledger(left_out=left_out)
     with contextlib.ExitStack() as stack:  # closes the inputs, and puts the outputs in their places or deletes them
         sources = [stack.enter_context(contextlib.closing(_open(path))) for path in paths]
-        outputs = _choose_outputs(sources, output_dir, merge, ledger)
+        outputs = _choose_outputs(sources, output_dir, merge, ledger, suffix)
         # Entered first, it takes its place last: there is never a new ledger beside old outputs
         ledger_file = None if ledger is None else stack.enter_context(atomic_write(Path(ledger)))
         total = 2 * sum(source.size() for source in sources)
@@ -104,25 +116,87 @@ def convert(
         docbin = DocBin()
         for source, output in zip(sources, outputs, strict=True):
             try:
-                found = scan(source, options, on_read)
+                docbin = docbin if merge else DocBin()
+                record = _read(docbin, source, options, vocab, output, tokenizer, on_read, to)
             except ConversionError as err:
                 faults.extend(err)
             except OSError as err:
                 faults.add(Fault(source.name, None, str(err)))
             if faults.total:
                 continue
-            docbin = docbin if merge else DocBin()
-            result.files.append(_fill(docbin, found, vocab, output, pipeline, on_read))
+            result.files.append(record)
             if not merge:
-                stack.enter_context(atomic_write(output)).write(docbin.to_bytes())
+                try:
+                    _write(stack, docbin, to, output, source.name, options.spans_key, vocab)
+                except ConversionError as err:
+                    faults.extend(err)
         if faults.total:
             raise faults
         if merge:
-            stack.enter_context(atomic_write(outputs[0])).write(docbin.to_bytes())
+            _write(stack, docbin, to, outputs[0], str(outputs[0]), options.spans_key, vocab)
         if ledger_file is not None:
             text = json.dumps(result.to_dict(), ensure_ascii=False, indent=2) + "\n"
             ledger_file.write(text.encode("utf-8", "backslashreplace"))
     return result
+
+
+def _is_wanted(path: Path, to: str) -> bool:
+    return is_conll(path) or is_annotated(path) or (to != "spacy" and path.suffix == ".spacy")
+
+
+def _read(
+    docbin: DocBin,
+    source: Source,
+    options: ReadOptions,
+    vocab: Vocab,
+    output: Path,
+    tokenizer: Callable[[], Tokenize],
+    on_read: OnRead | None,
+    to: str,
+) -> FileRecord:
+    """Add the documents of a file of any format to a DocBin. Raises ConversionError."""
+    if to != "spacy" and source.path is not None and source.path.suffix == ".spacy":
+        return _read_docbin(docbin, source, source.path, vocab, output)
+    name = find_format(source, options)
+    if name is None:
+        return _fill(docbin, scan(source, options, on_read), vocab, output, tokenizer, on_read)
+    # These are read once
+    twice = None if on_read is None else lambda n_bytes: on_read(2 * n_bytes)
+    return fill(docbin, source, name, options, tokenizer(), output, twice)
+
+
+def _read_docbin(docbin: DocBin, source: Source, path: Path, vocab: Vocab, output: Path) -> FileRecord:
+    (file,) = docbin_files(path)
+    record = FileRecord(source.name, "spacy", {}, None, "records", "given", str(output), sentences=None)
+    for doc in DocBin().from_disk(file).get_docs(vocab):
+        docbin.add(doc)
+        record.documents += 1
+        record.tokens += len(doc)
+        record.entities.update(ent.label_ for ent in doc.ents)
+        record.layer.update(span.label_ for group in doc.spans.values() for span in group)
+        record.missing += sum(token.ent_iob == 0 for token in doc)
+    return record
+
+
+def _write(
+    stack: contextlib.ExitStack, docbin: DocBin, to: str, output: Path, source: str, spans_key: str | None, vocab: Vocab
+) -> None:
+    """Write documents to a file that takes its place when the stack ends. Raises ConversionError if they do not fit."""
+    if to == "spacy":
+        stack.enter_context(atomic_write(output)).write(docbin.to_bytes())
+        return
+    counts: Counter[str] = Counter()
+    files = list(render_docs(docbin.get_docs(vocab), to, output, source, spans_key, counts))
+    if to != "brat":
+        stack.enter_context(atomic_write(output)).write(files[0][1])
+        return
+
+    def write_each() -> None:  # too many to be open at once; after everything has been checked
+        for path, content in files:
+            with atomic_write(path) as file:
+                file.write(content)
+
+    stack.push(lambda kind, *_: None if kind else write_each())
 
 
 def _open(path: Path | None) -> Source:
@@ -130,7 +204,7 @@ def _open(path: Path | None) -> Source:
 
 
 def _choose_outputs(
-    sources: list[Source], output_dir: Path, merge: str | None, ledger: str | Path | None
+    sources: list[Source], output_dir: Path, merge: str | None, ledger: str | Path | None, suffix: str
 ) -> list[Path]:
     """Choose the output of each source. Raises ConversionError if one would overwrite another, an input or a folder."""
     faults = ConversionError()
@@ -138,7 +212,7 @@ def _choose_outputs(
         faults.add(Fault(str(output_dir), None, "the output must be a folder, and this is a file"))
     elif merge is not None and (Path(merge).name != merge or merge in ("", ".", "..")):
         faults.add(Fault(merge, None, "the name of the merged file must be just a name"))
-    outputs = [output_dir / f"{merge.removesuffix('.spacy') if merge else source.stem}.spacy" for source in sources]
+    outputs = [output_dir / f"{merge.removesuffix(suffix) if merge else source.stem}{suffix}" for source in sources]
     first: dict[Path, Source] = {}
     for source, output in zip(sources, outputs, strict=True):
         other = first.setdefault(output, source)
@@ -160,7 +234,7 @@ def _choose_outputs(
 
 
 def _fill(
-    docbin: DocBin, found: Scan, vocab: Vocab, output: Path, pipeline: Callable[[], Language], on_read: OnRead | None
+    docbin: DocBin, found: Scan, vocab: Vocab, output: Path, tokenizer: Callable[[], Tokenize], on_read: OnRead | None
 ) -> FileRecord:
     """Add the documents of a file to a DocBin. Raises ConversionError if anything is lost, compared with what was read."""
     record, n_before = found.record, len(docbin)
@@ -171,9 +245,9 @@ def _fill(
     for doc in DocMaker(vocab, found).docs(blocks):
         record.documents += 1
         docbin.add(doc)
-        layer.update(span.label_ for span in doc.spans.get(found.options.spans_key, ()))
+        layer.update(span.label_ for span in doc.spans.get(found.options.layer_key, ()))
         if record.spaces != "unknown":
-            record.misaligned.extend(_misaligned(doc, pipeline(), record.documents))
+            record.misaligned.extend(_misaligned(doc, tokenizer(), record.documents))
     record.entries.sort(key=lambda entry: entry.line)
     tokens, words_crc, entities = _count(docbin, n_before, vocab)
     if (tokens, words_crc) != (record.tokens, found.words_crc):
@@ -184,10 +258,10 @@ def _fill(
     return record
 
 
-def _misaligned(doc: Doc, nlp: Language, number: int) -> Iterator[Misaligned]:
+def _misaligned(doc: Doc, tokenize: Tokenize, number: int) -> Iterator[Misaligned]:
     """Find the entities that do not align with the tokens that the pipeline makes of the text."""
-    # `nlp.make_doc` without its limit on the length of the text, which is about memory
-    tokenised = nlp.tokenizer(doc.text)
+    # Without the limit of `nlp.make_doc` on the length of the text, which is about memory
+    tokenised = tokenize(doc.text)
     for ent in doc.ents:
         if tokenised.char_span(ent.start_char, ent.end_char) is None:
             yield Misaligned(number, ent.start_char, ent.end_char, ent.label_, ent.text)

@@ -43,11 +43,12 @@ class FileRecord:
     """The record of one input.
 
     output: where its documents are.
-    documents_by: what separates the documents: "marks", "every … sentences" or "file".
+    documents_by: what separates the documents: "marks", "every … sentences", "file" or "records".
     spaces: "given", "rules" or "unknown".
     sentences: None where the file does not say where sentences start.
     layer: entities of the further layers, by label.
     warnings: what to look at, and what to do about it.
+    skipped: what is in files of annotation tools and not read, such as rejected tasks and relations.
     """
 
     input: str
@@ -69,6 +70,7 @@ class FileRecord:
     misaligned: list[Misaligned] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
@@ -118,6 +120,9 @@ class Ledger:
         lines.append(f"Entities: {labels or 'none'}")
         for r in self.files:
             lines += [printable(f"{r.input}: warning: {warning}") for warning in r.warnings]
+            if r.skipped:
+                listed = ", ".join(f"{what} {n}" for what, n in r.skipped.items())
+                lines.append(printable(f"{r.input}: left out: {listed}"))
             entries = [f"line {entry.line}: {entry.reason}; {entry.action}" for entry in r.entries]
             lines += _first(f"{r.input}: repaired or dropped", entries)
             lost = [f"document {ent.document}: {ent.text} ({ent.label})" for ent in r.misaligned]

@@ -90,22 +90,33 @@ class Source:
         on_read: called now and then with the number of bytes read since.
         Raises ConversionError for bytes that are no text at all.
         """
+        with self._open() as file, self._decoded(file, encoding) as text:
+            # Not `yield from text`, which would close the file of a reader that stops early
+            yield from map(str, text) if on_read is None else _reporting(text, file, on_read)
+
+    def chunks(self, encoding: str, on_read: Callable[[int], None] | None = None) -> Iterator[str]:
+        """Read the text in pieces of any length, for files that may be one long line; otherwise as `lines`."""
+        with self._open() as file, self._decoded(file, encoding, any_newline=False) as text:
+            pieces = iter(lambda: text.read(1 << 20), "")
+            yield from pieces if on_read is None else _reporting(pieces, file, on_read, every=1)
+
+    @contextlib.contextmanager
+    def _decoded(self, file: IO[bytes], encoding: str, any_newline: bool = True) -> Iterator[IO[str]]:
         if codecs.lookup(encoding).name == "utf-8":
             encoding = "utf-8-sig"
-        with self._open() as file:
-            head = file.read(1 << 16)
-            if encoding == "utf-8-sig" and (name := _wide_encoding(head)):
-                raise self.error(f"looks like {name.upper()}: read it with --encoding {name}", line=None)
-            file.seek(0)
-            newline = "\r" if b"\r" in head and b"\n" not in head else "\n"
-            text = io.TextIOWrapper(file, encoding, errors="surrogateescape", newline=newline)
-            try:
-                yield from text if on_read is None else _reporting(text, file, on_read)
-            except UnicodeError as err:
-                raise self.error(f"cannot be read as {encoding}: {err}", line=None) from err
-            finally:
-                with contextlib.suppress(ValueError):
-                    text.detach()
+        head = file.read(1 << 16)
+        if encoding == "utf-8-sig" and (name := _wide_encoding(head)):
+            raise self.error(f"looks like {name.upper()}: read it with --encoding {name}", line=None)
+        file.seek(0)
+        newline = "\r" if any_newline and b"\r" in head and b"\n" not in head else "\n"
+        text = io.TextIOWrapper(file, encoding, errors="surrogateescape", newline=newline)
+        try:
+            yield text
+        except UnicodeError as err:
+            raise self.error(f"cannot be read as {encoding}: {err}", line=None) from err
+        finally:
+            with contextlib.suppress(ValueError):
+                text.detach()
 
 
 def _wide_encoding(head: bytes) -> str | None:
@@ -124,10 +135,12 @@ def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
         yield chunk
 
 
-def _reporting(lines: Iterable[str], file: IO[bytes], on_read: Callable[[int], None]) -> Iterator[str]:
+def _reporting(
+    lines: Iterable[str], file: IO[bytes], on_read: Callable[[int], None], every: int = _REPORT_EVERY
+) -> Iterator[str]:
     before = 0
     for i, line in enumerate(lines):
-        if i % _REPORT_EVERY == 0:
+        if i % every == 0:
             now = file.tell()
             on_read(now - before)
             before = now

@@ -36,6 +36,7 @@ def test_ledger(tmp_path):
                 "misaligned": [],
                 "entries": [],
                 "warnings": [],
+                "skipped": {},
             }
         ],
         "left_out": [],

@@ -1,5 +1,6 @@
 """Inputs: found by name, folder or pattern; read from files, streams, pipes and lines."""
 
+import io
 import os
 import subprocess
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from spacy_bertner.formats.conll.layout import is_conll
 from spacy_bertner.formats.convert import ConversionError, convert, read_conll
-from spacy_bertner.formats.source import find_files
+from spacy_bertner.formats.source import Source, find_files
 
 from .helpers import entities
 
@@ -65,3 +66,12 @@ def test_outputs_are_no_inputs(tmp_path):
         "is the output too: name another file for one of them",
         "no such file or folder",
     ]
+
+
+def test_a_stream_can_be_read_again_after_a_reader_that_stopped_early():
+    source = Source.from_stream(io.BytesIO(b"a\nb\n"), "s")
+    for _ in range(2):
+        lines = source.lines("utf-8")
+        assert next(lines) == "a\n"
+        lines.close()
+    assert list(source.lines("utf-8")) == ["a\n", "b\n"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import accumulate, pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from spacy.language import create_tokenizer
 from spacy.tokens import Doc, Span
 from spacy.util import get_lang_class
 from spacy.vocab import Vocab, create_vocab
@@ -27,6 +30,18 @@ def make_vocab(lang: str) -> Vocab:
         return create_vocab(lang, get_lang_class(lang).Defaults)
     except ImportError as err:
         raise ValueError(f"lang={lang!r}: not a language that spaCy knows") from err
+
+
+def make_tokenizer(lang: str, vocab: Vocab) -> Callable[[str], Doc]:
+    """Make the tokenizer of a blank pipeline.
+
+    Without the pipeline, if the language has spaCy's own tokenizer: a pipeline imports every installed plugin of spaCy.
+    """
+    cls = get_lang_class(lang)
+    if cls.default_config["nlp"]["tokenizer"] == {"@tokenizers": "spacy.Tokenizer.v1"}:
+        make: Any = create_tokenizer()
+        return make(SimpleNamespace(vocab=vocab, Defaults=cls.Defaults))
+    return cls(vocab=vocab).tokenizer
 
 
 class DocMaker:
@@ -74,7 +89,7 @@ class DocMaker:
             columns.append(np.array(hashes, dtype=np.uint64).reshape(-1, 1))
         doc.from_array(attrs, np.hstack(columns))  # type: ignore[arg-type]
         if scan.layout.layers:
-            doc.spans[scan.options.spans_key] = [
+            doc.spans[scan.options.layer_key] = [
                 Span(doc, ent.start, ent.end, label=ent.label)
                 for i in range(len(scan.layout.layers))
                 for ent in Doc(self.vocab, words)

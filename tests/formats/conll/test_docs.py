@@ -1,6 +1,10 @@
 """Docs: as spaCy's own converter makes them, where it can; missing annotation stays missing."""
 
+import pytest
+import spacy
 from spacy.tokens import Doc
+
+from spacy_bertner.formats.conll.docs import make_tokenizer, make_vocab
 
 from ..helpers import read, same_as_spacy
 
@@ -33,3 +37,12 @@ def test_missing_annotation_is_masked():
     assert [token.ent_iob for token in doc] == [3, 0, 2]
     eg = Example(Doc(doc.vocab, words=["Anna", "met", "Bob"]), doc)
     assert eg.get_aligned_ner() == ["U-PER", None, "O"]
+
+
+@pytest.mark.parametrize("lang", ["en", "de", "ar", "zh"])
+def test_the_tokenizer_is_that_of_a_blank_pipeline(lang):
+    expected = spacy.blank(lang).tokenizer
+    tokenizer = make_tokenizer(lang, make_vocab(lang))
+    assert type(tokenizer) is type(expected)
+    text = "Dr. Ayla can't, z.B. (3km) http://a.b/c :) \u4e1c\u4eac"
+    assert [token.text for token in tokenizer(text)] == [token.text for token in expected(text)]

@@ -1,0 +1,260 @@
+"""The formats of annotation tools: which one a file has, and from its records to a DocBin."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from spacy.attrs import ORTH
+from spacy.tokens import Doc, DocBin
+from spacy.vocab import Vocab
+
+from . import brat, doccano, hf, label_studio, prodigy, spacy_json
+from .conll.options import ReadOptions
+from .conll.schemes import TagParser
+from .faults import ConversionError, Fault
+from .json_files import Place, read_values, starts_like_json
+from .ledger import Entry, FileRecord
+from .records import Record, make_doc, units_note
+from .source import Source
+
+OnRead = Callable[[int], None]
+JSON_SUFFIXES = frozenset({".json", ".jsonl", ".ndjson"})
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a format can hold, and how it is written; reading and writing go by this table.
+
+    suffix: of its files. holds_overlaps: entities that overlap. is_array: one array of JSON, not one value on each line.
+    """
+
+    suffix: str
+    holds_overlaps: bool = True
+    is_array: bool = False
+
+
+FORMATS = {
+    "prodigy": Format(".jsonl"),
+    "label-studio": Format(".json", is_array=True),
+    "doccano": Format(".jsonl"),
+    "spacy-json": Format(".json", is_array=True),
+    "hf": Format(".jsonl", holds_overlaps=False),
+    "brat": Format(".ann"),
+    "conll": Format(".conll", holds_overlaps=False),
+}
+# In the order in which they are tried: a task of Label Studio may have a text and labels too
+_JSON = {
+    "label-studio": (label_studio.recognise, label_studio.parse),
+    "prodigy": (prodigy.recognise, prodigy.parse),
+    "doccano": (doccano.recognise, doccano.parse),
+    "spacy-json": (spacy_json.recognise, spacy_json.parse),
+    "hf": (hf.recognise, None),
+}
+
+
+def find_format(source: Source, options: ReadOptions) -> str | None:
+    """Return the key of `FORMATS` that a file has, by `options.layout` or its content; None for CoNLL.
+
+    Raises ConversionError for JSON of no known form.
+    """
+    if options.layout != "auto":
+        return options.layout if options.layout in FORMATS else None
+    suffix = "" if source.path is None else source.path.suffix.lower()
+    if suffix == ".ann":
+        return "brat"
+    try:
+        if not starts_like_json(source, options.encoding):
+            return None
+    except ConversionError:  # bytes that are no text: reported by who reads the file
+        return None
+    faults = ConversionError()
+    value: Any = None
+    for _, value in read_values(source, options.encoding, faults):
+        for name, (recognise, _) in _JSON.items():
+            if recognise(value):
+                return name
+        break
+    if suffix not in JSON_SUFFIXES:
+        return None
+    if value is None and faults.total:
+        raise faults
+    what = (
+        "an empty array" if value is None else f"keys {', '.join(map(repr, value))}" if isinstance(value, dict) else ""
+    )
+    raise source.error(
+        f"is JSON of no known form ({what or 'no objects'}); --layout says which: {', '.join(FORMATS)}", None
+    )
+
+
+def is_annotated(path: Path) -> bool:
+    """Say whether a file in a folder is of an annotation tool, by its name and how it starts."""
+    suffix = path.suffix.lower()
+    try:
+        known = suffix in JSON_SUFFIXES and find_format(Source.from_path(path), ReadOptions()) is not None
+    except ConversionError:
+        known = suffix != ".json"  # there may be any other JSON beside data
+    return known or suffix == ".ann"
+
+
+def fill(
+    docbin: DocBin,
+    source: Source,
+    name: str,
+    options: ReadOptions,
+    tokenizer: Callable[[str], Doc],
+    output: Path,
+    on_read: OnRead | None,
+) -> FileRecord:
+    """Add the documents of a file to a DocBin.
+
+    name: a key of `FORMATS`. tokenizer: of the texts, with the vocabulary of the Docs.
+    Raises ConversionError for whatever is wrong with the file, and if anything is lost, compared with what was read.
+    """
+    spaces = "unknown" if name == "hf" else "given"
+    ledger = FileRecord(source.name, name, {}, None, "records", spaces, str(output), sentences=None)
+    vocab: Vocab = tokenizer.vocab  # type: ignore[attr-defined]
+    faults, first = ConversionError(), len(docbin)
+    read, read_crc, n_wrong, n_fit = Counter[str](), 0, 0, Counter[str]()
+    for (line, number), record in _choose(
+        _records(source, name, options, faults, on_read), source, options, ledger, faults
+    ):
+        within = "" if number is None else f"record {number}: "
+        if name == "hf":
+            read_crc = zlib.crc32("\n".join(record.words or ()).encode("utf-8", "surrogatepass"), read_crc)
+        try:
+            read_crc = zlib.crc32(record.text.encode(), read_crc)
+        except UnicodeEncodeError:
+            what = f"{within}the text has bytes that are not {options.encoding}, or half of a surrogate pair"
+            faults.add(Fault(source.name, line, what))
+            continue
+        made = make_doc(
+            record, tokenizer, alignment=options.alignment, units=options.offsets, spans_key=options.spans_key
+        )
+        if made.other_units is not None:
+            n_wrong += 1
+            n_fit.update(made.other_units)
+        for problem in made.problems:
+            if options.repair:
+                action = "left out; its tokens are not annotated"
+                ledger.entries.append(Entry(line or 0, within + problem.what, action, ""))
+            else:
+                faults.add(Fault(source.name, line, within + problem.what))
+        ledger.entries += [Entry(line or 0, within + what, action, "") for what, action in made.moved]
+        read.update(label for _, _, label, _ in record.entities)
+        (ledger.entities if options.spans_key is None else ledger.layer).update(made.counts)
+        n_lost = len(record.entities) + len(record.problems) - made.counts.total() - len(made.problems)
+        if n_lost:
+            raise source.error(f"{within}{len(record.entities)} entities read, {made.counts.total()} written", line)
+        ledger.documents += 1
+        ledger.tokens += len(made.doc)
+        ledger.missing += sum(token.ent_iob == 0 for token in made.doc) if record.is_partial or made.problems else 0
+        ledger.skipped.update({key: n for key, n in record.left_out.items() if n})
+        docbin.add(made.doc)
+    if n_wrong and (note := units_note(source.name, n_wrong, n_fit)):
+        faults.notes.append(note)
+    if not faults.total and not ledger.documents:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in ledger.skipped.items())
+        faults.add(Fault(source.name, None, f"no document to read{': ' + reasons if reasons else ''}"))
+    if faults.total:
+        raise faults
+    if _checksum(docbin, first, vocab, name == "hf") != read_crc:
+        raise source.error("the words written are not the ones read", None)
+    return ledger
+
+
+def _checksum(docbin: DocBin, first: int, vocab: Vocab, are_words: bool) -> int:
+    """Return the checksum of the texts from one document on, or of their words, from the arrays that are written."""
+    string: Callable[[int], str] = vocab.strings.__getitem__
+    orth, crc = docbin.attrs.index(ORTH), 0
+    for array, spaces in zip(docbin.tokens[first:], docbin.spaces[first:], strict=True):
+        words = list(map(string, array[:, orth].tolist()))
+        if are_words:
+            text = "\n".join(words)
+        else:
+            text = "".join(
+                chain.from_iterable(zip(words, (" " if s else "" for s in spaces.ravel().tolist()), strict=True))
+            )
+        crc = zlib.crc32(text.encode("utf-8", "surrogatepass"), crc)
+    return crc
+
+
+def _choose(
+    records: Iterable[tuple[Place, Record]],
+    source: Source,
+    options: ReadOptions,
+    ledger: FileRecord,
+    faults: ConversionError,
+) -> Iterator[tuple[Place, Record]]:
+    """Leave out what was rejected or is by other annotators, and count it."""
+    annotators: dict[Hashable, str | None] = {}
+    names: Counter[str] = Counter()
+    for place, record in records:
+        if record.annotator is not None:
+            names[record.annotator] += 1
+        if options.annotator is not None and record.annotator not in (None, options.annotator):
+            ledger.skipped["by other annotators"] += 1
+        elif record.skip is not None:
+            ledger.skipped[record.skip] += 1
+        else:
+            other = record.annotator if record.task is None else annotators.setdefault(record.task, record.annotator)
+            if other != record.annotator:
+                what = f"the same task is annotated by {other} and {record.annotator}: choose with --annotator NAME"
+                faults.add(Fault(source.name, place[0], what))
+            else:
+                yield place, record
+    if options.annotator is not None and options.annotator not in names:
+        who = f"by {', '.join(sorted(names))}" if names else "which does not say by whom"
+        faults.add(Fault(source.name, None, f"nothing by --annotator {options.annotator} in this file, {who}"))
+
+
+def _records(
+    source: Source, name: str, options: ReadOptions, faults: ConversionError, on_read: OnRead | None
+) -> Iterator[tuple[Place, Record]]:
+    """Read the records of a file; what cannot be read is added to the faults."""
+    if name == "brat":
+        yield from _read_brat(source, options, faults)
+        return
+    if name == "hf":
+        parse = _make_row_parser(source, options, faults)
+    else:
+        tool = _JSON[name][1]
+        assert tool is not None
+        parse = lambda value: tool(value, options.text_key)  # noqa: E731
+    for (line, number), value in read_values(source, options.encoding, faults, on_read):
+        try:
+            for record in parse(value):
+                yield (line, number), record
+        except ValueError as err:
+            faults.add(Fault(source.name, line, f"{'' if number is None else f'record {number} '}{err}"))
+
+
+def _make_row_parser(source: Source, options: ReadOptions, faults: ConversionError) -> Callable[[Any], list[Record]]:
+    parse = TagParser(options.missing, options.scheme == "IO", options.label)
+
+    def tags() -> Iterator[list[str]]:
+        for _, value in read_values(source, options.encoding, ConversionError()):
+            try:
+                yield hf.read_row(value, options.labels)[1]
+            except ValueError:  # reported when it is read again
+                continue
+
+    scheme = options.scheme or hf.find_scheme(tags(), parse)
+    return lambda value: [hf.make_record(*hf.read_row(value, options.labels), parse, scheme)]
+
+
+def _read_brat(source: Source, options: ReadOptions, faults: ConversionError) -> Iterator[tuple[Place, Record]]:
+    text_path = None if source.path is None else source.path.with_suffix(".txt")
+    if text_path is None or not text_path.is_file():
+        named = "standard input" if text_path is None else str(text_path)
+        raise source.error(f"the text of this annotation is missing: {named} is no file", None)
+    text = "".join(Source.from_path(text_path).chunks(options.encoding))
+    n_before = faults.total
+    record = brat.parse(source.name, text, source.lines(options.encoding), faults)
+    if faults.total == n_before:
+        yield (None, None), record

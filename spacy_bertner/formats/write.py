@@ -1,0 +1,103 @@
+"""Docs to the files of annotation tools, for `convert --to`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+from spacy.tokens import Doc, Span
+
+from . import brat, doccano, hf, label_studio, prodigy, spacy_json
+from .conll.layout import starts_mark
+from .faults import ConversionError, Fault
+from .tools import FORMATS
+
+_RENDER = {
+    "prodigy": prodigy.render,
+    "doccano": doccano.render,
+    "label-studio": label_studio.render,
+    "spacy-json": spacy_json.render,
+}
+
+
+def render_docs(
+    docs: Iterable[Doc], name: str, output: Path, source: str, spans_key: str | None, counts: Counter[str]
+) -> Iterator[tuple[Path, bytes]]:
+    """Yield the files of documents in a format, each with its content.
+
+    name: a key of `FORMATS`. output: the file; for brat, files beside it are named after it and numbered.
+    source: where the documents are from, for messages. spans_key: the group of `doc.spans` to write; None for `doc.ents`.
+    counts: the entities that are written are counted here, by label.
+    Raises ConversionError for documents that the format cannot hold.
+    """
+    faults = ConversionError()
+    parts: list[str] = []
+    for number, doc in enumerate(docs, 1):
+        spans = sorted(doc.ents if spans_key is None else doc.spans.get(spans_key, ()))
+        try:
+            _check(doc, spans, name, spans_key)
+            if name == "brat":
+                text, annotation = _as_brat(doc, spans)
+                for suffix, content in ((".txt", text), (".ann", annotation)):
+                    yield output.with_name(f"{output.stem}-{number:05}{suffix}"), content.encode()
+            else:
+                parts.append(_as_text(doc, spans, name))
+        except ValueError as err:
+            faults.add(Fault(source, None, f"document {number}: {err}: the format {name} cannot hold that"))
+        counts.update(span.label_ for span in spans)
+    if faults.total:
+        raise faults
+    if name != "brat":
+        is_array = FORMATS[name].is_array
+        text = "[\n" + ",\n".join(parts) + "\n]\n" if is_array else "".join(f"{part}\n" for part in parts)
+        yield output, text.encode()
+
+
+def _check(doc: Doc, spans: list[Span], name: str, spans_key: str | None) -> None:
+    if spans_key is None and (n := sum(token.ent_iob == 0 for token in doc)):
+        raise ValueError(f"{n} of {len(doc)} tokens are not annotated")
+    if spans_key is not None and spans_key not in doc.spans:
+        raise ValueError(f"there is no doc.spans[{spans_key!r}]")
+    if not FORMATS[name].holds_overlaps:
+        for before, span in pairwise(spans):
+            if before.end > span.start:
+                raise ValueError(f"{before.label_} {before.text!r} and {span.label_} {span.text!r} overlap")
+
+
+def _as_brat(doc: Doc, spans: list[Span]) -> tuple[str, str]:
+    return doc.text, brat.render(doc.text, ((span.start_char, span.end_char, span.label_) for span in spans))
+
+
+def _as_text(doc: Doc, spans: list[Span], name: str) -> str:
+    if name == "conll":
+        return _as_conll(doc, spans)
+    if name == "hf":
+        value = hf.render([token.text for token in doc], ((span.start, span.end, span.label_) for span in spans))
+    else:
+        value = _RENDER[name](doc.text, [(span.start_char, span.end_char, span.label_) for span in spans])
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _as_conll(doc: Doc, spans: list[Span]) -> str:
+    """Words and tags of IOB2, tab-separated, below a -DOCSTART- line; white space has no line of its own."""
+    lines = ["-DOCSTART- -X- O O", ""]
+    span_of = {i: span for span in spans for i in range(span.start, span.end)}
+    last = None
+    for token in doc:
+        span = span_of.get(token.i)
+        if token.is_space:
+            continue
+        if any(char in token.text for char in "\t\r\n") or starts_mark(token.text):
+            raise ValueError(f"the word {token.text!r} would be read as something else")
+        if token.is_sent_start and token.i and (span is None or span is not last):
+            lines.append("")
+        lines.append(f"{token.text}\t{'O' if span is None else ('I-' if span is last else 'B-') + span.label_}")
+        last = span
+    written = {id(span_of[token.i]) for token in doc if token.i in span_of and not token.is_space}
+    for span in spans:
+        if id(span) not in written:
+            raise ValueError(f"{span.label_} {span.text!r} is only white space")
+    return "\n".join([*lines, ""])

@@ -1,0 +1,208 @@
+"""The formats of annotation tools: examples beside documents written by hand, out and in again, and what is wrong."""
+
+import io
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import spacy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spacy.tokens import Doc, DocBin, Span
+
+from spacy_bertner.formats.convert import ConversionError, ReadOptions, convert
+from spacy_bertner.formats.json_files import read_values
+from spacy_bertner.formats.source import Source
+from spacy_bertner.formats.tools import FORMATS, fill, find_format
+from spacy_bertner.formats.write import render_docs
+
+from ..behaviour.hostile import any_word
+from .helpers import from_bin, run
+
+EXPORTS = Path(__file__).parent / "exports"
+NAMES = sorted(path.name.removesuffix(".expected") for path in EXPORTS.glob("*.expected"))
+NLP = spacy.blank("en")
+
+
+def view(doc):
+    return [f"{ent.start_char}-{ent.end_char} {ent.label_} {ent.text}" for ent in doc.ents]
+
+
+def test_there_are_enough():
+    assert len(NAMES) >= 14
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_export(name, tmp_path):
+    expected = json.loads((EXPORTS / f"{name}.expected").read_text(encoding="utf-8"))
+    (record,) = convert([EXPORTS / name], tmp_path, ReadOptions(**expected.get("options", {}))).files
+    docs = from_bin(tmp_path / f"{Path(name).stem}.spacy")
+    assert [doc.text for doc in docs] == [doc["text"] for doc in expected["docs"]]
+    assert [view(doc) for doc in docs] == [doc["ents"] for doc in expected["docs"]]
+    missing = [[token.i for token in doc if token.ent_iob == 0] for doc in docs]
+    assert missing == [doc.get("missing", []) for doc in expected["docs"]]
+    assert record.skipped == expected.get("skipped", {})
+    assert record.layout == name.partition(".")[0].partition("_")[0].replace("label", "label-studio").replace(
+        "spacy", "spacy-json"
+    ).replace("annotate", "spacy-json")
+
+
+@st.composite
+def docs(draw):
+    text = " ".join(draw(st.lists(any_word().map(lambda word: word[:200]), max_size=6)))
+    doc = NLP.make_doc(text)
+    ends = sorted(draw(st.sets(st.integers(0, len(doc)), max_size=6)))
+    labels = st.sampled_from(["PER", "B-X", "I", "x/y", "é"])
+    spans = [Span(doc, a, b, draw(labels)) for a, b in zip(ends[::2], ends[1::2], strict=False)]
+    doc.set_ents(spans, default="outside")
+    return doc
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("brat", "conll", "hf")])
+@settings(max_examples=60, deadline=None)
+@given(corpus=st.lists(docs(), min_size=1, max_size=3))
+def test_out_and_in_again(name, corpus):
+    counts = Counter()
+    ((_, content),) = render_docs(corpus, name, Path("a"), "a", None, counts)
+    source, docbin = Source.from_stream(io.BytesIO(content), "a"), DocBin()
+    assert find_format(source, ReadOptions()) == name
+    record = fill(docbin, source, name, ReadOptions(), NLP.tokenizer, Path("a"), None)
+    read = list(docbin.get_docs(NLP.vocab))
+    assert [(doc.text, view(doc)) for doc in read] == [(doc.text, view(doc)) for doc in corpus]
+    assert record.entities == counts == Counter(ent.label_ for doc in corpus for ent in doc.ents)
+
+
+@settings(max_examples=60, deadline=None)
+@given(corpus=st.lists(docs(), min_size=1, max_size=3))
+def test_rows_out_and_in_again(corpus):
+    ((_, content),) = render_docs(corpus, "hf", Path("a"), "a", None, Counter())
+    docbin = DocBin()
+    fill(docbin, Source.from_stream(io.BytesIO(content), "a"), "hf", ReadOptions(), NLP.tokenizer, Path("a"), None)
+    for doc, read in zip(corpus, docbin.get_docs(NLP.vocab), strict=True):
+        assert [token.text for token in read] == [token.text for token in doc]
+        assert [(e.start, e.end, e.label_) for e in read.ents] == [(e.start, e.end, e.label_) for e in doc.ents]
+
+
+@pytest.mark.parametrize("name", ["brat", "conll"])
+def test_files_out_and_in_again(name, tmp_path):
+    doc = Doc(NLP.vocab, ["Ayla", "\n", "Okri", "é", "💩"], ents=["B-PER", "I-PER", "I-PER", "O", "B-X"])
+    DocBin(docs=[doc, doc]).to_disk(tmp_path / "a.spacy")
+    assert run(tmp_path / "a.spacy", tmp_path / "out", "--to", name).exit_code == 0
+    assert run(tmp_path / "out", tmp_path / "back").exit_code == 0
+    read = [doc for path in sorted((tmp_path / "back").iterdir()) for doc in from_bin(path)]
+    expected = ["PER", "X"]
+    assert [[ent.label_ for ent in doc.ents] for doc in read] == [expected] * 2
+    if name == "brat":
+        assert [view(other) for other in read] == [view(doc)] * 2
+
+
+TEXT = '"text": "Ayla Okri"'
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        (
+            "a.jsonl",
+            f'{{{TEXT}, "label": [[0, 12, "PER"]]}}',
+            "a.jsonl:1: PER (0-12) is outside the text, which ends at 9",
+        ),
+        ("a.jsonl", f'{{{TEXT}, "label": [[4, 0, "PER"]]}}', "a.jsonl:1: PER (4-0) ends before it starts"),
+        ("a.jsonl", f'{{{TEXT}, "label": [[0, 4, null]]}}', "a.jsonl:1: the label of the entity at 0-4 is null"),
+        ("a.jsonl", f'{{{TEXT}, "label": [[0, 4, 3]]}}', "is a number; export with the names of labels"),
+        ("a.jsonl", f'{{{TEXT}, "label": [[0, 4, "!PER"]]}}', "negative annotation"),
+        ("a.jsonl", f'{{{TEXT}, "label": [["0", 4, "X"]]}}', "entity 'X' has the offsets '0' and 4, not whole numbers"),
+        (
+            "a.jsonl",
+            f'{{{TEXT}, "label": [[0, 3, "X"]]}}',
+            "X 'Ayl' (0-3) does not start and end with a token: the tokens",
+        ),
+        ("a.jsonl", f'{{{TEXT}, "label": [[0, 4, "X"], [0, 9, "Y"]]}}', "X 'Ayla' (0-4) overlaps Y 'Ayla Okri' (0-9)"),
+        ("a.jsonl", f'{{{TEXT}, "label": []}}\n{{{TEXT}, "spans": []}}', "a.jsonl:2: has none of the keys"),
+        ("a.jsonl", f'{{{TEXT}, "label": []}}\n[1]', "a.jsonl:2: is no JSON object"),
+        ("a.jsonl", f'{{{TEXT}, "label": []}}\n{{"text": null}}', "a.jsonl:2: text: null, not a text"),
+        ("a.jsonl", f'{{{TEXT}, "label": []}}\n{{"text": ', "a.jsonl:2: invalid JSON: Expecting value, column 10"),
+        ("a.jsonl", '{"text": "\\ud83d", "label": []}', "half of a surrogate pair"),
+        (
+            "a.json",
+            '[["a", {"entities": []}],\n ["b", {"entities": [}]]',
+            "a.json:2: invalid JSON: record 2: Expecting value",
+        ),
+        ("a.json", '[["a", {"entities": []}]', "a comma or the end of the array is missing"),
+        ("a.json", '{"name": 1}', "is JSON of no known form (keys 'name')"),
+        ("a.jsonl", '{"tokens": ["a"], "ner_tags": [1]}', "ner_tags are numbers: --labels"),
+        ("a.jsonl", '{"tokens": ["a"], "ner_tags": ["O", "O"]}', "has 1 tokens and 2 ner_tags"),
+        ("a.ann", "T1\tPER 0 4\tAyla", "a.ann: the text of this annotation is missing"),
+    ],
+)
+def test_bad_input(name, content, message, tmp_path):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    result = run(tmp_path / name, tmp_path / "out")
+    assert result.exit_code == 1
+    assert message in result.stderr and str(tmp_path) in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_annotators_fail(tmp_path):
+    with pytest.raises(ConversionError, match=r":2: the same task is annotated by ner-ann and ner-bob"):
+        convert([EXPORTS / "prodigy_annotators.jsonl"], tmp_path)
+    with pytest.raises(ConversionError, match="nothing by --annotator me in this file, by ner-ann, ner-bob"):
+        convert([EXPORTS / "prodigy_annotators.jsonl"], tmp_path, ReadOptions(annotator="me"))
+
+
+def test_other_units_are_recognised(tmp_path):
+    with pytest.raises(ConversionError, match="--offsets utf16") as caught:
+        convert([EXPORTS / "label_studio_utf16.json"], tmp_path)
+    assert "PER 'Ayla Okri' (3-12) is outside the text, which ends at 11" in str(caught.value)
+    text = {"text": "é Ayla", "entities": [{"start": 3, "end": 7, "label": "PER", "text": "Ayla"}]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(text), encoding="utf-8")
+    with pytest.raises(ConversionError, match="--offsets bytes"):
+        convert([tmp_path / "a.jsonl"], tmp_path)
+    convert([tmp_path / "a.jsonl"], tmp_path, ReadOptions(offsets="bytes"))
+    assert view(from_bin(tmp_path / "a.spacy")[0]) == ["2-6 PER Ayla"]
+
+
+@pytest.mark.parametrize("alignment, entity", [("contract", "0-4 PER Ayla"), ("expand", "0-9 PER Ayla Okri")])
+def test_alignment(alignment, entity, tmp_path):
+    (tmp_path / "a.jsonl").write_text(f'{{{TEXT}, "label": [[0, 7, "PER"]]}}', encoding="utf-8")
+    (record,) = convert([tmp_path / "a.jsonl"], tmp_path, ReadOptions(alignment=alignment)).files
+    assert view(from_bin(tmp_path / "a.spacy")[0]) == [entity]
+    assert record.entries[0].action.startswith(f"{alignment}ed to")
+
+
+def test_overlaps_go_to_a_group_and_back(tmp_path):
+    (tmp_path / "a.jsonl").write_text(f'{{{TEXT}, "label": [[0, 9, "X"], [0, 4, "Y"]]}}', encoding="utf-8")
+    convert([tmp_path / "a.jsonl"], tmp_path, ReadOptions(spans_key="sc"))
+    (doc,) = from_bin(tmp_path / "a.spacy")
+    assert {(span.text, span.label_) for span in doc.spans["sc"]} == {("Ayla Okri", "X"), ("Ayla", "Y")}
+    convert([tmp_path / "a.spacy"], tmp_path / "out", ReadOptions(spans_key="sc"), to="doccano")
+    value = json.loads((tmp_path / "out" / "a.jsonl").read_text(encoding="utf-8"))
+    assert sorted(value["label"]) == [[0, 4, "Y"], [0, 9, "X"]]
+    result = run(tmp_path / "a.spacy", tmp_path / "hf", "--to", "hf", "--spans-key", "sc")
+    assert "document 1: X 'Ayla Okri' and Y 'Ayla' overlap: the format hf cannot hold that" in result.stderr.replace(
+        "Y 'Ayla' and X 'Ayla Okri'", "X 'Ayla Okri' and Y 'Ayla'"
+    )
+    assert not (tmp_path / "hf").exists()
+
+
+def test_repair_leaves_tokens_unannotated(tmp_path):
+    (tmp_path / "a.jsonl").write_text(f'{{{TEXT}, "label": [[0, 3, "X"], [5, 9, "Y"]]}}', encoding="utf-8")
+    (record,) = convert([tmp_path / "a.jsonl"], tmp_path, ReadOptions(repair=True)).files
+    (doc,) = from_bin(tmp_path / "a.spacy")
+    assert [token.ent_iob for token in doc] == [0, 3] and record.missing == 1
+    assert record.entries[0].action == "left out; its tokens are not annotated"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.text() | st.integers(), max_size=3), max_size=5), st.sampled_from([None, 1]))
+def test_arrays_are_read_as_json_reads_them(values, indent):
+    values = [{"x": value} for value in values]
+    source = Source.from_stream(io.BytesIO(json.dumps(values, indent=indent).encode()), "a")
+    assert [value for _, value in read_values(source, "utf-8", ConversionError())] == values
+
+
+def test_a_value_longer_than_what_is_read_at_once():
+    values = [{"x": "é" * 3_000_000}, {"x": "]"}]
+    source = Source.from_stream(io.BytesIO(json.dumps(values, ensure_ascii=False).encode()), "a")
+    assert [value for _, value in read_values(source, "utf-8", ConversionError())] == values
