@@ -1,0 +1,174 @@
+"""The commands around training: `init`, `pretrain`, `check`, `calibrate`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from spacy.cli._util import parse_config_overrides
+from spacy.util import load_model
+from wasabi import Printer
+
+from .app import Encoding, Force, GpuId, PipelineName, bertner, one_line_errors, output_folder, print_text
+
+
+@bertner.command("init")
+def init_cli(
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The config to write")],
+    train: Annotated[Path, typer.Option(help="Training data: a .spacy file, or a folder of them")],
+    dev: Annotated[Path, typer.Option(help="Development data, likewise")],
+    encoder: Annotated[str, typer.Option(help="Checkpoint to start from: hub name or folder")],
+    epochs: Annotated[int | None, typer.Option(help="Epochs [default: by the size of the training data]")] = None,
+    lang: Annotated[str, typer.Option("--lang", "-l", help="Language of the pipeline")] = "en",
+    gpu: Annotated[bool, typer.Option("--gpu", "-G", help="Train on the first GPU")] = False,
+    gpu_id: GpuId = -1,
+    no_timing: Annotated[bool, typer.Option("--no-timing", help="Don't estimate how long training takes")] = False,
+    force: Force = False,
+) -> None:
+    """Write a training config for these data and this encoder: steps, learning rate, evaluations and the other settings.
+
+    A few batches are trained to estimate how long training will take. With --no-timing, the GPU need not be there.
+    """
+    with one_line_errors("init"):
+        from ..files import check_output_file
+        from ..processes import require_gpu
+        from ..training.init import estimate_seconds, format_seconds, make_config, write_config
+
+        check_output_file(output, force=force)
+        if gpu and gpu_id < 0:
+            gpu_id = 0
+        if gpu_id >= 0 and not no_timing:
+            require_gpu(gpu_id)
+        plan = make_config(output, train, dev, encoder, epochs=epochs, gpu_id=gpu_id, lang=lang)
+        print_text(f"Training data: {plan.train}")
+        print_text(f"Development data: {plan.dev}")
+        with warnings.catch_warnings(record=True) as caught:
+            nlp = write_config(plan, output)
+        for warning in caught:
+            typer.echo(f"init: {warning.message}", err=True)
+        print_text(f"Training: {plan.schedule}")
+        print_text(f"Wrote {output}; train with:\n    {plan.command}")
+        if not no_timing:
+            device = f"GPU {gpu_id}" if gpu_id >= 0 else "the CPU"
+            print_text(
+                f"Training takes about {format_seconds(estimate_seconds(nlp, plan))} on {device}, or less if it stops early"
+            )
+
+
+@bertner.command("check", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def check_cli(
+    ctx: typer.Context,  # for the overrides, as in spaCy's commands
+    config_path: Annotated[Path, typer.Argument(metavar="CONFIG", help="Training config with a bert_ner component")],
+    no_format: Annotated[bool, typer.Option("--no-format", "-NF", help="Don't pretty-print the results")] = False,
+) -> None:
+    """Check the entities in training and development data before training, as spacy debug data does for ner.
+
+    Reports counts by label, labels with little data, missing and misaligned annotation, entities of whitespace or
+    punctuation. Settings are overridden as for spacy train: --paths.train train.spacy. The exit status is 1 if there are
+    errors.
+    """
+    overrides = parse_config_overrides(ctx.args)
+    with one_line_errors("check"):
+        from ..training.check_data import check_data
+
+        is_good = check_data(config_path, overrides, Printer(pretty=not no_format))
+    if not is_good:
+        raise typer.Exit(1)
+
+
+@bertner.command("calibrate")
+def calibrate_cli(
+    pipeline: PipelineName,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A .spacy file with annotation that was not trained on")],
+    output_dir: Annotated[Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder for the calibrated pipeline")],
+    test: Annotated[Path | None, typer.Option(help="Another .spacy file to report the effect on")] = None,
+    gpu_id: GpuId = -1,
+    force: Force = False,
+) -> None:
+    """Calibrate the confidence of a pipeline's entities by temperature scaling, for every bert_ner.
+
+    The entities stay the same. Choose a threshold afterwards.
+    """
+    with output_folder("calibrate", output_dir, force):
+        from ..processes import require_gpu
+        from ..training.calibration import calibrate_pipeline
+
+        if gpu_id >= 0:
+            require_gpu(gpu_id)
+        nlp = load_model(pipeline)
+        for line in calibrate_pipeline(nlp, data, test):
+            typer.echo(line)
+        nlp.to_disk(output_dir)
+
+
+@bertner.command("pretrain")
+def pretrain_cli(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs; - is standard input")],
+    output_dir: Annotated[Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder for the checkpoint")],
+    encoder: Annotated[str, typer.Option("--encoder", help="Checkpoint to start from: hub name or folder")],
+    mask: Annotated[str, typer.Option(help="piece or word: mask single word pieces, or whole words")] = "piece",
+    held_out: Annotated[
+        str, typer.Option(help="Share of the text to compute the perplexity on, or a file or folder of other text")
+    ] = "0.05",
+    window: Annotated[int, typer.Option(help="Word pieces in a block, special ones included")] = 256,
+    epochs: Annotated[int, typer.Option(help="Passes over the text")] = 3,
+    max_steps: Annotated[int, typer.Option(help="Optimizer steps, instead of epochs")] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="Blocks in a step, on each GPU")] = 16,
+    learn_rate: Annotated[float, typer.Option(help="Highest learning rate")] = 5e-5,
+    mixed_precision: Annotated[str | None, typer.Option(help="bf16 or fp16 [default: float32]")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the masks, the order and what is held out")] = 0,
+    lang: Annotated[str, typer.Option("--lang", "-l", help="Language of the tokenizer for texts")] = "en",
+    input_format: Annotated[
+        str | None, typer.Option(help="text, lines, jsonl, csv, tsv, parquet, spacy or conll [default: by extension]")
+    ] = None,
+    text_key: Annotated[str, typer.Option(help="Key or column of the text in JSONL, CSV and Parquet")] = "text",
+    encoding: Encoding = "utf-8",
+    report_to: Annotated[str, typer.Option(help="Where to log to as well: tensorboard, wandb, …")] = "none",
+    gpu_id: GpuId = -1,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped or killed")] = False,
+    force: Force = False,
+) -> None:
+    """Continue the pre-training of an encoder on text without annotation, by masked language modelling.
+
+    OUTPUT_DIR is a checkpoint for the setting `name` of bert_ner. See docs/pretraining.md.
+    """
+    with output_folder("pretrain", output_dir, force):
+        from tqdm import tqdm  # type: ignore[import-untyped]
+
+        from ..annotate.readers import ReadSettings
+        from ..pretrain import Settings, pretrain
+
+        with contextlib.suppress(ValueError):  # a file
+            held_out = float(held_out)  # type: ignore[assignment]
+        result = pretrain(
+            inputs,
+            output_dir,
+            encoder,
+            Settings(
+                mask=mask,
+                window=window,
+                held_out=held_out,
+                epochs=epochs,
+                max_steps=max_steps,
+                batch_size=batch_size,
+                learn_rate=learn_rate,
+                mixed_precision=mixed_precision,
+                seed=seed,
+                lang=lang,
+                report_to=report_to,
+            ),
+            ReadSettings(input_format=input_format, text_key=text_key, encoding=encoding),
+            gpu_id=gpu_id,
+            resume=resume,
+            force=force,
+            progress=None,
+            on_message=lambda message: tqdm.write(message, file=sys.stderr),
+        )
+        before, after = result.perplexity[0], result.perplexity[result.best_step]
+        print_text(
+            f"Perplexity of the held-out text: {before:,.2f} before, {after:,.2f} after step {result.best_step:,}, kept"
+        )
