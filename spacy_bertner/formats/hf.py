@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .conll.schemes import EDGE, Bigrams, TagParser, begins, find_violation, rank_schemes
-from .prodigy import take_list
-from .records import Record
+from .records import Record, take_list
 
 _TAG_KEYS = ("ner_tags", "tags", "ner", "labels")
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .prodigy import take_list, take_text
-from .records import Record
+from .records import Record, take_list, take_text
 
 
 def recognise(value: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .records import Record
+from .records import Record, take_list, take_text
 
 _SKIPPED = {"reject": "rejected", "ignore": "ignored"}
 
@@ -35,26 +35,6 @@ def parse(value: Any, text_key: str | None = None) -> list[Record]:
                 raise ValueError(f"spans: {span!r} is no object with start, end and label")
             record.add(span.get("start"), span.get("end"), span.get("label"), span.get("text"))
     return [record]
-
-
-def take_text(value: Any, key: str) -> str:
-    """Return the text of a record; raise ValueError if there is none."""
-    if not isinstance(value, dict):
-        raise ValueError("is no JSON object, unlike the records before")
-    if key not in value:
-        raise ValueError(f"has no key {key!r}; there are {', '.join(map(repr, value)) or 'none'}")
-    if not isinstance(value[key], str):
-        kind = "null" if value[key] is None else type(value[key]).__name__
-        raise ValueError(f"{key}: {kind}, not a text")
-    return value[key]
-
-
-def take_list(value: dict[str, Any], key: str) -> list[Any]:
-    """Return the list under a key, empty if there is none; raise ValueError if it is something else."""
-    found = value.get(key)
-    if found is not None and not isinstance(found, list):
-        raise ValueError(f"{key}: {type(found).__name__}, not a list")
-    return found or []
 
 
 def render(text: str, entities: list[tuple[int, int, str]]) -> Any:

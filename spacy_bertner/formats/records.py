@@ -67,6 +67,26 @@ class Record:
             self.entities.append((start, end, label, text if isinstance(text, str) else None))
 
 
+def take_text(value: Any, key: str) -> str:
+    """Return the text of a record; raise ValueError if there is none."""
+    if not isinstance(value, dict):
+        raise ValueError("is no JSON object, unlike the records before")
+    if key not in value:
+        raise ValueError(f"has no key {key!r}; there are {', '.join(map(repr, value)) or 'none'}")
+    if not isinstance(value[key], str):
+        kind = "null" if value[key] is None else type(value[key]).__name__
+        raise ValueError(f"{key}: {kind}, not a text")
+    return value[key]
+
+
+def take_list(value: dict[str, Any], key: str) -> list[Any]:
+    """Return the list under a key, empty if there is none; raise ValueError if it is something else."""
+    found = value.get(key)
+    if found is not None and not isinstance(found, list):
+        raise ValueError(f"{key}: {type(found).__name__}, not a list")
+    return found or []
+
+
 @dataclass
 class Made:
     """A Doc, and what was not as it should be.

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .doccano import add_item
-from .prodigy import take_list, take_text
-from .records import Record
+from .records import Record, take_list, take_text
 
 
 def recognise(value: Any) -> bool:
