@@ -348,6 +348,7 @@ def install() -> None:
         return GpuTensor(real_tensor(data, **kwargs)) if is_cuda(device) else real_tensor(data, device=device, **kwargs)
 
     torch.tensor = tensor
+    torch.jit._builtins._register_builtin(tensor, "aten::tensor")  # DeBERTa compiles a function that calls it
     real_save, real_load = torch.save, torch.load
 
     def save(obj, *args, **kwargs):
