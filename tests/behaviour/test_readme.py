@@ -102,7 +102,9 @@ def test_readme_on_the_demo(trained):
     fetch, *steps = commands(find("README.md", "fetch_encoder"))
     assert fetch == ["python", "scripts/fetch_encoder.py", "assets/encoder"]  # needs a package registry
     run_in_test_below = [
-        arguments for block in ("spacy package", "bertner init") for arguments in commands(find("docs/training.md", block))
+        arguments
+        for block in ("spacy package", "bertner init")
+        for arguments in commands(find("docs/training.md", block))
     ]
     assert all(arguments in run_in_test_below for arguments in steps)
     run_block("README.md", "bertner annotate", trained)
