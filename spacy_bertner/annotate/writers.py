@@ -19,7 +19,8 @@ from spacy.displacy.templates import TPL_PAGE
 from spacy.tokens import Doc, DocBin, Span
 from spacy.vocab import Vocab
 
-from ..formats.conll.layout import starts_mark
+from ..formats.conll.docs import tagged_words
+from ..formats.conll.layout import DOC_MARK, starts_mark
 from ..formats.faults import printable
 from ..span_groups import scored_spans
 from .docbin import merge_docbins
@@ -161,22 +162,13 @@ class Conll(Writer):
     """
 
     name, suffixes = "conll", (".conll", ".iob2", ".bio")
-    start = "-DOCSTART- -X- O O"  # the only form that spaCy's converter knows
 
     def render(self, record: Record, number: int, doc: Doc, entities: Sequence[Entity]) -> bytes:  # noqa: D102
-        lines: list[str] = []
-        entity_of = {i: span for span, _ in entities for i in range(span.start, span.end)}
         _check_flat(entities, self.name)
-        last = None  # the entity of the last word written
-        for token in doc:
-            if token.is_space or not token.text:
-                continue
-            entity = entity_of.get(token.i)
-            is_inside = entity is not None and entity is last
-            if token.is_sent_start and lines and not is_inside:  # an entity would be two in two sentences
+        lines: list[str] = []
+        for token, tag, is_start in tagged_words(doc, [span for span, _ in entities]):
+            if is_start and lines:
                 lines.append("")
-            tag = "O" if entity is None else f"{'I' if is_inside else 'B'}-{entity.label_}"
-            last = entity
             # A word must not look like the start of a record
             word = token.text.lstrip("-") if starts_mark(token.text) else token.text
             lines.append(f"{_one_cell(word)}\t{_one_cell(tag)}")
@@ -186,10 +178,10 @@ class Conll(Writer):
         return self._record([f"# error = {_one_cell(printable(reason))}"])
 
     def _record(self, lines: list[str]) -> bytes:
-        return "".join(f"{line}\n" for line in [self.start, "", *lines, ""]).encode("utf-8", "backslashreplace")
+        return "".join(f"{line}\n" for line in [DOC_MARK, "", *lines, ""]).encode("utf-8", "backslashreplace")
 
     def matches(self, file: IO[bytes], records: Iterable[Record]) -> bool:  # noqa: D102
-        start = f"{self.start}\n".encode()
+        start = f"{DOC_MARK}\n".encode()
         return file.readline() == start and 1 + sum(line == start for line in file) == sum(1 for _ in records)
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from spacy.tokens import Doc, Span
 
 from . import brat, doccano, hf, label_studio, prodigy, spacy_json
-from .conll.layout import starts_mark
+from .conll.docs import tagged_words
+from .conll.layout import DOC_MARK, starts_mark
 from .faults import ConversionError, Fault
 from .tools import FORMATS
 
@@ -83,21 +84,14 @@ def _as_text(doc: Doc, spans: list[Span], name: str) -> str:
 
 def _as_conll(doc: Doc, spans: list[Span]) -> str:
     """Words and tags of IOB2, tab-separated, below a -DOCSTART- line; white space has no line of its own."""
-    lines = ["-DOCSTART- -X- O O", ""]
-    span_of = {i: span for span in spans for i in range(span.start, span.end)}
-    last = None
-    for token in doc:
-        span = span_of.get(token.i)
-        if token.is_space:
-            continue
+    lines = [DOC_MARK, ""]
+    for token, tag, is_start in tagged_words(doc, spans):
         if any(char in token.text for char in "\t\r\n") or starts_mark(token.text):
             raise ValueError(f"the word {token.text!r} would be read as something else")
-        if token.is_sent_start and token.i and (span is None or span is not last):
+        if is_start and token.i:
             lines.append("")
-        lines.append(f"{token.text}\t{'O' if span is None else ('I-' if span is last else 'B-') + span.label_}")
-        last = span
-    written = {id(span_of[token.i]) for token in doc if token.i in span_of and not token.is_space}
+        lines.append(f"{token.text}\t{tag}")
     for span in spans:
-        if id(span) not in written:
+        if all(token.is_space for token in span):
             raise ValueError(f"{span.label_} {span.text!r} is only white space")
     return "\n".join([*lines, ""])

@@ -18,21 +18,8 @@ CONLLU_COLUMNS = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPRE
 # Names of columns, in order of preference
 WORD_NAMES = ("TOKEN", "FORM", "WORD", "TOKENS", "WORDS")
 TAG_NAMES = (
-    *(
-        "NE-COARSE-LIT",
-        "NE-COARSE",
-        "NER",
-        "NER-TAG",
-        "NER_TAG",
-        "NERTAG",
-        "NE",
-        "NE-TAG",
-        "NER_TAGS",
-        "NER-TAGS",
-        "NER_LABELS",
-        "GOLD",
-    ),
-    *("TAG", "TAGS", "LABEL", "LABELS", "BIO", "IOB", "IOB2", "ENTITY"),
+    *("NE-COARSE-LIT", "NE-COARSE", "NER", "NER-TAG", "NER_TAG", "NERTAG", "NE", "NE-TAG", "NER_TAGS", "NER-TAGS"),
+    *("NER_LABELS", "GOLD", "TAG", "TAGS", "LABEL", "LABELS", "BIO", "IOB", "IOB2", "ENTITY"),
 )
 POS_NAMES = ("XPOS", "POS", "UPOS")
 LAYER_NAMES = ("NE-NESTED",)

@@ -1,4 +1,4 @@
-"""Blocks of tokens to Docs."""
+"""Blocks of tokens to Docs, and Docs to words with tags."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from spacy.language import create_tokenizer
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc, Span, Token
 from spacy.util import get_lang_class
 from spacy.vocab import Vocab, create_vocab
 
@@ -42,6 +42,25 @@ def make_tokenizer(lang: str, vocab: Vocab) -> Callable[[str], Doc]:
         make: Any = create_tokenizer()
         return make(SimpleNamespace(vocab=vocab, Defaults=cls.Defaults))
     return cls(vocab=vocab).tokenizer
+
+
+def tagged_words(doc: Doc, spans: Iterable[Span]) -> Iterator[tuple[Token, str, bool]]:
+    """Yield the tokens of a Doc that are not white space, each with its tag (IOB2), and whether a sentence starts there.
+
+    A sentence that starts inside an entity is not counted: in two sentences, the entity would be two.
+
+    spans: the entities, which do not overlap.
+    """
+    span_of = {i: span for span in spans for i in range(span.start, span.end)}
+    last = None  # the entity of the word before
+    for token in doc:
+        if token.is_space or not token.text:
+            continue
+        span = span_of.get(token.i)
+        is_inside = span is not None and span is last
+        tag = "O" if span is None else f"{'I' if is_inside else 'B'}-{span.label_}"
+        yield token, tag, bool(token.is_sent_start) and not is_inside
+        last = span
 
 
 class DocMaker:

@@ -21,6 +21,7 @@ SUFFIXES = frozenset(
 # Texts that lie beside data
 _NOT_DATA = ("readme", "license", "licence", "copying", "notice", "changelog", "requirements")
 
+DOC_MARK = "-DOCSTART- -X- O O"  # as it is written: the only form that spaCy's converter knows
 DOC_COMMENT = re.compile(
     r"#\s*(newdoc\b|(begin|end) document\b|([\w.-]+:)?document_id\s*=)"
     r"|#{2,}\s*(MEDLINE|PMID|PMCID|DOI|DOC|DOCID|DOCUMENT|ARTICLE|FILE)\s*[:=]",  # such as ###MEDLINE:95369245 of JNLPBA
