@@ -215,7 +215,7 @@ def hf_windows(docs: dict[str, list], folder: Path, epochs: int, learn_rate: flo
         import torch
         from spacy.training.batchers import minibatch_by_words
 
-        pieces = PieceEncoder(tokenizer.backend_tokenizer, pad_id=tokenizer.pad_token_id, window=256, stride=224)
+        pieces = PieceEncoder(tokenizer.backend_tokenizer, pad_id=tokenizer.pad_token_id, window=256, stride=240)
         place = {id(doc): i for i, doc in enumerate(docs)}
         for part in minibatch_by_words(docs, size=int(size * per_sentence), get_length=len):
             tokens = [(place[id(doc)], token.i) for doc in part for token in doc]

@@ -101,7 +101,7 @@ def training(nlp: spacy.Language, data: Data) -> dict[str, Any]:
 
 def bert_ner(encoder: str, device: str) -> spacy.Language:
     nlp = spacy.blank("en")
-    model = {"name": encoder, "window": 256, "stride": 224, "mixed_precision": "bf16" if device == "gpu" else False}
+    model = {"name": encoder, "window": 256, "stride": 240, "mixed_precision": "bf16" if device == "gpu" else False}
     nlp.add_pipe("bert_ner", config={"model": model})
     return nlp
 

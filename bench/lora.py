@@ -131,7 +131,7 @@ def cost_once(args: argparse.Namespace) -> None:
     warnings.filterwarnings("ignore")
     fix_random_seed(0)
     nlp = spacy.blank("en")
-    model = {"name": args.encoder, "transformer_config": {"attention_probs_dropout_prob": 0.0}}
+    model = {"name": args.encoder}
     nlp.add_pipe("bert_ner", config={"model": {**model, **settings_of(args.system, args.lora)}})
     sentences = common.read_sentences(common.default_files(), args.words)
     docs = common.join(sentences, 300)

@@ -133,7 +133,7 @@ def main() -> None:
     docs = common.Data("sentences", common.read_sentences(common.default_files())[: args.sentences]).fresh_docs(
         nlp.vocab
     )
-    pieces = PieceEncoder(shim.backend_tokenizer, pad_id=shim.pad_id, window=256, stride=224)
+    pieces = PieceEncoder(shim.backend_tokenizer, pad_id=shim.pad_id, window=256, stride=240)
     batches = {budget: list(pieces.encode(docs, budget, BATCH_OVERHEAD["cpu"])) for budget in args.budgets}
     n_words = sum(map(len, docs))
     first = batches[args.budgets[0]]

@@ -28,15 +28,15 @@ An untrained head makes illegal tags everywhere, which costs time in decoding th
 
 Systems in training, one optimizer step per batch of about 1,000 words, on sentences and on documents:
 
-  bert_ner              with the settings of configs/demo.cfg: attention without dropout
-  bert_ner/own-dropout  with the encoder's own rates of dropout
+  bert_ner              with the settings of configs/demo.cfg
+  bert_ner/bf16         the same in mixed precision, where the processor has the arithmetic
   transformer+ner       as above
   transformer+ner/sorted    the same with the batches of its quick-start config, which are sorted by length and of 2,000
                         padded words, and so fewer steps
   hf                    padding to the longest of the batch, fused AdamW, gradient clipped; sentences only
   tutorial-loop         batches of 32 sentences, padded to 128 pieces, AdamW; sentences only
 
-Both Hugging Face systems have the encoder's own rates of dropout, and get their sentences tokenized beforehand.
+All have the encoder's own rates of dropout. Both Hugging Face systems get their sentences tokenized beforehand.
 
 The limit is the time that the matrix products of one pass over the input take, at the rate at which this machine multiplies
 matrices of the encoder's own shapes: its own weights, times a batch of as many rows as `bert_ner` puts into one, measured
@@ -346,11 +346,13 @@ CUT = {
 # Systems that train
 
 
-def train_bert_ner(setup: Setup, **settings: Any) -> System:
-    nlp = demo_pipeline(setup.encoder, mixed_precision=setup.mixed_precision or False, **settings)
+def train_bert_ner(setup: Setup, precision: str | None = None) -> System:
+    if precision and not supports(setup.device, DTYPES[precision]):
+        raise LeftOut(f"this processor has no arithmetic in {precision}")
+    nlp = demo_pipeline(setup.encoder, mixed_precision=precision or setup.mixed_precision or False)
     optimizer = initialize(nlp, setup.docs)
     shim = nlp.get_pipe("bert_ner").model.shims[0]  # type: ignore[attr-defined]
-    return spacy_training(nlp, optimizer, shim.module.encoder, setup.precision)
+    return spacy_training(nlp, optimizer, shim.module.encoder, precision or setup.precision)
 
 
 def train_transformer_ner(setup: Setup, *, by_length: bool = False) -> System:
@@ -411,7 +413,7 @@ def train_hf(setup: Setup, *, is_tutorial: bool) -> System:
 
 TRAINERS: dict[str, Callable[[Setup], System]] = {
     OURS: train_bert_ner,
-    "bert_ner/own-dropout": partial(train_bert_ner, transformer_config={}),
+    "bert_ner/bf16": partial(train_bert_ner, precision="bf16"),
     PEER: train_transformer_ner,
     f"{PEER}/sorted": partial(train_transformer_ner, by_length=True),
     "hf": partial(train_hf, is_tutorial=False),

@@ -29,14 +29,9 @@ from thinc.api import Adam, fix_random_seed
 from spacy_bertner.formats.convert import read_conll
 
 
-def bert_ner(encoder: str, mixed_precision: str | None, **transformer_config: float) -> spacy.Language:
+def bert_ner(encoder: str, mixed_precision: str | None) -> spacy.Language:
     nlp = spacy.blank("en")
-    model = {
-        "name": encoder,
-        "mixed_precision": mixed_precision or False,
-        "transformer_config": transformer_config,
-    }
-    nlp.add_pipe("bert_ner", config={"model": model})
+    nlp.add_pipe("bert_ner", config={"model": {"name": encoder, "mixed_precision": mixed_precision or False}})
     return nlp
 
 
@@ -81,8 +76,7 @@ def main() -> None:
 def compare(encoder: str, args: argparse.Namespace) -> None:
     systems = {
         "bert_ner": bert_ner(encoder, args.mixed_precision),
-        "bert_ner, as in demo.cfg": bert_ner(encoder, args.mixed_precision, attention_probs_dropout_prob=0.0),
-        "the same in bf16": bert_ner(encoder, "bf16", attention_probs_dropout_prob=0.0),
+        "the same in bf16": bert_ner(encoder, "bf16"),
         "transformer + ner": transformer_ner(encoder, args.mixed_precision),
     }
     optimizers = {}
