@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .attention import ValueDropout
 from .devices import autocast_type, is_out_of_memory
 from .encoding import Batch
 from .torch_module import TokenClassifier, mask_rank
@@ -186,7 +187,8 @@ class Passes:
         """Have the module in training mode in the context, if there is to be dropout."""
         self.module.train(dropout > 0.0)
         try:
-            yield
+            with ValueDropout() if self.device.type == "cpu" else contextlib.nullcontext():
+                yield
         finally:
             self.module.eval()
 
