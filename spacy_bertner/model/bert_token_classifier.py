@@ -4,7 +4,7 @@ A row of -inf marks a token that is not tagged: it has no word pieces, or only w
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,11 +17,11 @@ from thinc.types import Floats2d
 from .interface import NAME, Interface, TagScores
 
 if TYPE_CHECKING:
-    from .encoding import EncodedDocs, PieceEncoder
+    from .encoding import Batch, EncodedDocs, PieceEncoder
     from .torch_shim import EncoderShim
 
 # Pieces in a batch, padding included. Small batches stay in the caches of a CPU; a GPU needs large ones.
-DEFAULT_BATCH_PIECES = {"cpu": 1024, "cuda": 16384, "onnx": 512}
+DEFAULT_BATCH_PIECES = {"cpu": 1024, "cuda": 16384, "onnx": 1024}
 # The constant cost of a pass through the encoder, in pieces (bench/results)
 BATCH_OVERHEAD = {"cpu": 40, "cuda": 1024, "onnx": 20}
 RUNTIMES = ("torch", "onnx")
@@ -69,7 +69,7 @@ class FolderModel(Model):
 def BertTokenClassifier(
     name: str,
     window: int = 256,
-    stride: int = 224,
+    stride: int = 240,
     max_batch_pieces: int | None = None,
     mixed_precision: bool | str = False,
     orthography: bool | None = None,
@@ -207,8 +207,12 @@ def forward(
 
 def predict_scores(model: Model, docs: Sequence[Doc]) -> NDArray[np.float32]:
     """Score the tags of every token of all Docs together, (n_tokens, n_tags), in main memory."""
-    queue = _pieces(model).encode(docs, *_budget(model))
-    return _shim(model).predict_numpy(queue, sum(len(doc) for doc in docs))
+    return _shim(model).predict_numpy(encode(model, docs), sum(len(doc) for doc in docs))
+
+
+def encode(model: Model, docs: Sequence[Doc]) -> Iterator["Batch"]:
+    """Turn Docs into the batches that the encoder is given (see `PieceEncoder.encode`)."""
+    return _pieces(model).encode(docs, *_budget(model))
 
 
 def init(model: Model[list[Doc], list[Floats2d]], X: Any = None, Y: Any = None) -> None:

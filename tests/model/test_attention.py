@@ -34,7 +34,9 @@ def test_whole_values_are_dropped(by_name, inputs):
     for _ in range(50):
         with ValueDropout():
             if by_name:
-                output = F.scaled_dot_product_attention(query=query, key=key, value=value, attn_mask=mask, dropout_p=0.5)
+                output = F.scaled_dot_product_attention(
+                    query=query, key=key, value=value, attn_mask=mask, dropout_p=0.5
+                )
             else:
                 output = F.scaled_dot_product_attention(query, key, value, mask, 0.5)
         near = torch.stack([(output - one).abs().amax((-1, -2)) for one in possible]).amin(0)  # (n_windows, n_heads)
