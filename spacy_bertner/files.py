@@ -1,4 +1,4 @@
-"""Files: the error for a checkpoint that cannot be used, checksums, atomic writing, what can be read and written to."""
+"""Files: errors for checkpoints and data that cannot be used, checksums, atomic writing, .spacy files, outputs."""
 
 import contextlib
 import hashlib
@@ -12,10 +12,16 @@ from pathlib import Path
 from typing import IO
 
 import srsly
+from spacy.tokens import Doc, DocBin
+from spacy.vocab import Vocab
 
 
 class CheckpointError(ValueError):
     """A checkpoint, or the model folder of a saved pipeline, that cannot be used."""
+
+
+class DataError(ValueError):
+    """Annotated data that cannot be used; the message names the file."""
 
 
 def checksums(folder: Path) -> dict[str, str]:
@@ -130,31 +136,43 @@ def unpacked_files(data: bytes) -> Iterator[str]:
 def docbin_files(path: Path) -> list[Path]:
     """Return the .spacy file at a path, in a list, or those in a folder and the ones below.
 
-    Raises ValueError for a path that is missing, or has no such files, or others than `DocBin.to_disk` writes: spaCy's
+    Raises DataError for a path that is missing, or has no such files, or others than `DocBin.to_disk` writes: spaCy's
     `Corpus` reads nothing from some of these, and warns at best.
     """
     if not path.exists():
-        raise ValueError(f"{path}: no such file or folder")
+        raise DataError(f"{path}: no such file or folder")
     files = sorted(path.rglob("*.spacy")) if path.is_dir() else [path]
     if not files:
-        raise ValueError(f"{path}: no .spacy file in this folder; {_CONVERT}")
+        raise DataError(f"{path}: no .spacy file in this folder; {_CONVERT}")
     for file in files:
         with file.open("rb") as opened:
             head = opened.read(1024)
         if not head:
-            raise ValueError(f"{file}: the file is empty")
+            raise DataError(f"{file}: the file is empty")
         if head.startswith(b"PK"):
-            raise ValueError(f"{file}: is not a .spacy file, but a ZIP archive")
+            raise DataError(f"{file}: is not a .spacy file, but a ZIP archive")
         try:
             zlib.decompressobj().decompress(head)
         except zlib.error:
-            raise ValueError(f"{file}: is not a .spacy file; {_CONVERT}") from None
+            raise DataError(f"{file}: is not a .spacy file; {_CONVERT}") from None
         if file.suffix != ".spacy":
-            raise ValueError(f"{file}: spaCy reads only files with the extension .spacy; rename it")
+            raise DataError(f"{file}: spaCy reads only files with the extension .spacy; rename it")
     return files
 
 
 _CONVERT = "`python -m spacy bertner convert` makes one from CoNLL files"
+
+
+def read_docs(path: Path, vocab: Vocab) -> Iterator[Doc]:
+    """Read the Docs of a .spacy file, or of all .spacy files in a folder.
+
+    Raises DataError for a file that is missing, empty, damaged or not a DocBin.
+    """
+    for file in docbin_files(path):
+        try:
+            yield from DocBin().from_disk(file).get_docs(vocab)
+        except Exception as err:  # zlib, msgpack and NumPy each raise their own
+            raise DataError(f"{file}: is a damaged .spacy file ({err})") from None
 
 
 def check_output_folder(path: Path, *, force: bool = False) -> None:

@@ -29,7 +29,7 @@ def convert_cli(
     ] = None,
     n_sents: Annotated[
         int, typer.Option("--n-sents", "-n", help="Sentences per document if files mark none; 0: one document per file")
-    ] = 10,
+    ] = 1,
     word_col: Annotated[str | None, typer.Option(help="Column of the words: name, number from 1, -1 for last")] = None,
     tag_col: Annotated[str | None, typer.Option(help="Column of the tags, likewise")] = None,
     pos_col: Annotated[str | None, typer.Option(help="Column for token.tag_, likewise, or none")] = None,

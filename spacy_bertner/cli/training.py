@@ -24,6 +24,9 @@ def init_cli(
     encoder: Annotated[str, typer.Option(help="Checkpoint to start from: hub name or folder")],
     epochs: Annotated[int | None, typer.Option(help="Epochs [default: by the size of the training data]")] = None,
     lang: Annotated[str, typer.Option("--lang", "-l", help="Language of the pipeline")] = "en",
+    spans_key: Annotated[
+        str | None, typer.Option(help="Learn entities from this group of doc.spans [default: from doc.ents]")
+    ] = None,
     gpu: Annotated[bool, typer.Option("--gpu", "-G", help="Train on the first GPU")] = False,
     gpu_id: GpuId = -1,
     no_timing: Annotated[bool, typer.Option("--no-timing", help="Don't estimate how long training takes")] = False,
@@ -43,7 +46,7 @@ def init_cli(
             gpu_id = 0
         if gpu_id >= 0 and not no_timing:
             require_gpu(gpu_id)
-        plan = make_config(output, train, dev, encoder, epochs=epochs, gpu_id=gpu_id, lang=lang)
+        plan = make_config(output, train, dev, encoder, epochs=epochs, gpu_id=gpu_id, lang=lang, spans_key=spans_key)
         print_text(f"Training data: {plan.train}")
         print_text(f"Development data: {plan.dev}")
         with warnings.catch_warnings(record=True) as caught:

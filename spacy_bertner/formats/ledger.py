@@ -12,6 +12,7 @@ from wasabi import table
 from .faults import printable
 
 _MAX_LISTED = 5
+_BY_SENTENCE = "no document marks: one document per sentence; --n-sents N groups them"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class FileRecord:
     """The record of one input.
 
     output: where its documents are.
-    documents_by: what separates the documents: "marks", "every … sentences", "file" or "records".
+    documents_by: what separates the documents: "marks", "sentence", "every … sentences", "file" or "records".
     spaces: "given", "rules" or "unknown".
     sentences: None where the file does not say where sentences start.
     layer: entities of the further layers, by label.
@@ -119,6 +120,8 @@ class Ledger:
         lines = [table(rows, header=header, divider=True, aligns=("l",) * 3 + ("r",) * 5, max_col=60)]
         lines.append(f"Entities: {labels or 'none'}")
         for r in self.files:
+            if r.documents_by == "sentence" and r.documents > 1:
+                lines.append(printable(f"{r.input}: {_BY_SENTENCE}"))
             lines += [printable(f"{r.input}: warning: {warning}") for warning in r.warnings]
             if r.skipped:
                 listed = ", ".join(f"{what} {n}" for what, n in r.skipped.items())

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import nn
@@ -138,7 +139,7 @@ def load_encoder(
                     f"transformer_config: {sorted(unknown)} are not settings of a {type(config).__name__}, the "
                     f"configuration of {name!r}; allowed are its attributes"
                 )
-            has_head = not is_saved and any(a.endswith("ForTokenClassification") for a in config.architectures or [])
+            has_head = not is_saved and has_token_head(config)
             other = [a for a in config.architectures or [] if a.endswith(OTHER_TASKS)]
             if other and not is_saved and not has_head:
                 raise CheckpointError(
@@ -197,6 +198,24 @@ def load_encoder(
     if unused:
         head = _select_rows(head, used)
     return base, head, [config.id2label[i] for i in used]
+
+
+def has_token_head(config: Any) -> bool:
+    """Return whether a checkpoint has a token-classification head, by its configuration."""
+    return any(name.endswith("ForTokenClassification") for name in config.architectures or [])
+
+
+def load_without_weights(name: str) -> Any:
+    """Make the encoder of a checkpoint by its configuration, without weights; raises CheckpointError."""
+    from transformers import AutoConfig
+
+    is_local = is_only_local(name)
+    with quiet_transformers(), torch.device("meta"):
+        try:
+            config = AutoConfig.from_pretrained(name, **_arguments(is_local))
+            return _encoder_class(config)._from_config(config)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as err:
+            raise CheckpointError(missing_message(name, "checkpoint", err, is_local)) from err
 
 
 def _select_rows(head: nn.Linear, rows: list[int]) -> nn.Linear:

@@ -3,8 +3,8 @@
 For any spaCy pipeline that sets `doc.ents` or a group of `doc.spans`.
 """
 
+from ..files import DataError
 from .build import Settings, build_report
-from .documents import DataError
 from .files import write_report
 
 __all__ = ["DataError", "Settings", "build_report", "write_report"]

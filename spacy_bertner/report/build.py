@@ -11,11 +11,12 @@ import srsly
 from spacy.language import Language
 from spacy.vocab import Vocab
 
+from ..files import DataError
 from . import errors, metrics
 from .annotation import inconsistent, mentions
 from .compare import N_RESAMPLES, comparison
 from .confidence import confidence
-from .documents import DataError, Document, read_gold, shorten
+from .documents import Document, read_gold, shorten
 from .matching import kind_figures
 from .predictions import Predicted, predict
 

@@ -7,15 +7,11 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from spacy.tokens import Doc, DocBin
+from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
-from ..files import docbin_files
+from ..files import read_docs
 from ..formats.detokenize import guess_spaces
-
-
-class DataError(ValueError):
-    """Data that no report can be made of; the message names the file."""
 
 
 class Entity(NamedTuple):
@@ -81,22 +77,6 @@ class Lost(NamedTuple):
     text: str
     label: str | None
     reason: str
-
-
-def read_docs(path: Path, vocab: Vocab) -> Iterator[Doc]:
-    """Read the Docs of a .spacy file, or of all .spacy files in a folder.
-
-    Raises DataError for a file that is missing, empty or not a DocBin.
-    """
-    try:
-        files = docbin_files(path)
-    except ValueError as err:
-        raise DataError(str(err)) from None
-    for file in files:
-        try:
-            yield from DocBin().from_disk(file).get_docs(vocab)
-        except Exception as err:  # zlib, msgpack and NumPy each raise their own
-            raise DataError(f"{file}: is a damaged .spacy file ({err})") from None
 
 
 def read_gold(path: Path, vocab: Vocab, spans_key: str | None = None) -> Iterator[Document | Lost]:

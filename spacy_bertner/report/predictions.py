@@ -17,10 +17,11 @@ from spacy.util import minibatch
 from thinc.api import Model
 
 from ..annotate.worker import docs_or_reasons, prepared
+from ..files import read_docs
 from ..model.interface import interface_of
 from ..model.orthography import is_blank
 from ..span_groups import scored_spans
-from .documents import Document, Entity, Lost, as_document, read_docs, shorten
+from .documents import Document, Entity, Lost, as_document, shorten
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """How reliable confidence scores are: the expected calibration error, and a temperature that reduces it.
 
 Temperature scaling (Guo et al. 2017) divides all tag scores by one number, fitted on data that the model was not trained on.
-The predicted entities stay the same; only their scores change.
+The predicted entities stay the same; only their scores change. The temperature is fitted to these scores, the probabilities
+of entities (Kuleshov and Liang 2015); the likelihood of tag sequences depends on the tokens outside entities as well.
 """
 
 import math
@@ -18,17 +19,18 @@ from spacy.training import Corpus, Example
 from spacy.util import minibatch
 
 from ..component import BertNER, components_of
-from ..decoding import Floats64, Lattice, entity_probabilities, expectations, segment_bounds
+from ..decoding import Floats64, entity_probabilities
 from ..entities import best_spans
 from ..files import docbin_files
-from ..loss import encode_annotation
 from ..span_groups import with_group_as_entities
-from ..tags import MISSING, Bools1d, Floats2d
+from ..tags import Bools1d, Floats2d
 
 # Range of the temperature
 LOWEST, HIGHEST = 0.05, 20.0
 # Relative precision of the fitted temperature
 PRECISION = 1e-4
+# What is left to chance where an entity is sure, so that its logarithm is finite
+TINY = 1e-9
 # With fewer entities, a fitted temperature may make the scores worse (bench/results/calibration_size.txt)
 FEW_ENTITIES = 50
 
@@ -37,8 +39,8 @@ FEW_ENTITIES = 50
 class Calibration:
     """How well calibrated a component is on some documents.
 
-    temperature: that of the component. loss: mean negative log-likelihood of a document's annotation among all legal tag
-    sequences. error: expected calibration error of the entities' scores. n_entities: number of these entities.
+    temperature: that of the component. loss: mean negative log-likelihood of whether a predicted entity is correct, by its
+    score. error: expected calibration error of the entities' scores. n_entities: number of these entities.
     """
 
     temperature: float
@@ -50,13 +52,13 @@ class Calibration:
 def calibrate(nlp: Language, name: str, examples: Iterable[Example]) -> tuple[Calibration, Calibration]:
     """Fit the temperature of a component and set it in the component and in the pipeline's config.
 
-    The fitted temperature minimizes the negative log-likelihood of the annotated tag sequence, whose probability is the
-    softmax over all legal sequences. Tokens without annotation are marginalized over.
+    The fitted temperature minimizes the negative log-likelihood of which of the predicted entities are correct. Entities of
+    tokens without annotation are left out.
 
     nlp: the pipeline. name: the name of its `bert_ner` component. examples: annotated documents, not trained on.
 
-    Returns the figures on the examples before and after. Raises ValueError if there is no such component, or the examples
-    have no annotation.
+    Returns the figures on the examples before and after. Raises ValueError if there is no such component, or it finds no
+    entity in text that is annotated.
     """
     sample = Sample(nlp, name, examples)
     component = _component(nlp, name)
@@ -160,7 +162,7 @@ def calibrate_pipeline(nlp: Language, data: Path, test: Path | None = None) -> I
 
 def _describe_change(path: Path, before: Calibration, after: Calibration) -> str:
     return (
-        f"  {path}: negative log-likelihood of a document {before.loss:.3f} -> {after.loss:.3f}; expected calibration "
+        f"  {path}: negative log-likelihood of an entity {before.loss:.3f} -> {after.loss:.3f}; expected calibration "
         f"error of {after.n_entities} entities {before.error:.4f} -> {after.error:.4f}"
     )
 
@@ -174,10 +176,9 @@ class Sample:
     def __init__(self, nlp: Language, name: str, examples: Iterable[Example]) -> None:
         component = _component(nlp, name)
         self.tag_set, self.transitions = component.tag_set, component.transitions()
-        self.n_docs = 0
         self.spans: list[tuple[int, int, str]] = []  # in rows
         self.is_correct: list[bool] = []
-        scores, is_first, truth = [], [], []
+        scores, is_first = [], []
         n_rows = 0
         later = nlp.pipe_names[nlp.pipe_names.index(name) :]
         for batch in minibatch(examples, nlp.batch_size):
@@ -188,13 +189,9 @@ class Sample:
             pairs = [Example(doc, reference) for doc, reference in zip(docs, references, strict=True)]
             if component.cfg["spans_key"] is not None:
                 pairs = [with_group_as_entities(eg, component.cfg["spans_key"])[0] for eg in pairs]
-            self.n_docs += sum(eg.reference.has_annotation("ENT_IOB") for eg in pairs)
             rows = component.tag_rows(docs)
-            is_kept = np.zeros(rows.starts[-1], dtype=bool)
-            is_kept[rows.tokens] = True
             scores.append(rows.scores)
             is_first.append(rows.is_first)
-            truth.append(encode_annotation(self.tag_set, pairs, is_kept)[0][rows.tokens])
             gold_entities = [GoldEntities(eg) for eg in pairs]
             spans = best_spans(self.tag_set, rows, self.transitions)
             of_doc, starts = rows.places([first for first, _, _ in spans])
@@ -205,35 +202,26 @@ class Sample:
                     self.spans.append((n_rows + first, n_rows + last, label))
                     self.is_correct.append(is_correct)
             n_rows += len(rows.scores)
-        if not any((part != MISSING).any() for part in truth):
-            raise ValueError(f"{name}: the documents have no annotated entities to calibrate on")
+        if not self.spans:
+            raise ValueError(
+                f"{name}: no entity is predicted in documents with annotation: there is nothing to calibrate on"
+            )
         self.scores: Floats2d = np.concatenate(scores)
         self.is_first: Bools1d = np.concatenate(is_first)
-        known = np.flatnonzero((tags := np.concatenate(truth)) != MISSING)
-        # Only paths that agree with the annotation have finite scores
-        self.gold_scores = self.scores.copy()
-        self.gold_scores[known] = -np.inf
-        self.gold_scores[known, tags[known]] = self.scores[known, tags[known]]
+
+    def confidences(self, temperature: float) -> Floats64:
+        """Return the scores of the entities."""
+        return entity_probabilities(self.tag_set, self.scores, self.is_first, self.spans, self.transitions, temperature)
 
     def loss(self, temperature: float) -> float:
-        """Return the mean negative log-likelihood of a document's annotation."""
-        total, gold = self._sums(self.scores, temperature), self._sums(self.gold_scores, temperature)
-        # Where tokens get no tag, no legal sequence may agree with the annotation
-        return float(np.nansum(total - gold) / self.n_docs)
+        """Return the mean negative log-likelihood of whether an entity is correct."""
+        confidences = np.clip(self.confidences(temperature), TINY, 1 - TINY)
+        return -float(np.log(np.where(self.is_correct, confidences, 1 - confidences)).mean())
 
     def measure(self, temperature: float) -> Calibration:
         """Return the figures at a temperature."""
-        confidences = entity_probabilities(
-            self.tag_set, self.scores, self.is_first, self.spans, self.transitions, temperature
-        )
-        error = expected_calibration_error(confidences, self.is_correct)
+        error = expected_calibration_error(self.confidences(temperature), self.is_correct)
         return Calibration(temperature, self.loss(temperature), error, len(self.spans))
-
-    def _sums(self, scores: Floats2d, temperature: float) -> Floats64:
-        """Return the logarithm of the sum over all legal tag sequences, for each segment."""
-        transitions = None if self.transitions is None else self.transitions / temperature
-        lattice = Lattice.of(self.tag_set, transitions)
-        return expectations(lattice, scores / np.float32(temperature), *segment_bounds(self.is_first))[0]
 
 
 def _component(nlp: Language, name: str) -> BertNER:
@@ -261,8 +249,8 @@ class GoldEntities:
 def _minimize(loss: Callable[[float], float]) -> float:
     """Return the temperature with the least loss, by golden-section search (Kiefer 1953) over its logarithm.
 
-    The loss has one minimum: it is convex in the inverse of the temperature. (SciPy, which has such a search, is not among
-    the dependencies of this package, of spaCy or of transformers.)
+    The scores of right and wrong entities fall as the temperature rises, so that the loss has one minimum. (SciPy, which has
+    such a search, is not among the dependencies of this package, of spaCy or of transformers.)
     """
     low, high = math.log(LOWEST), math.log(HIGHEST)
     ratio = (math.sqrt(5) - 1) / 2

@@ -24,11 +24,10 @@ from spacy.training import Corpus, Example
 from spacy.training.batchers import minibatch_by_words
 from spacy.training.initialize import init_nlp
 from spacy.util import registry, resolve_dot_names
-from spacy.vocab import Vocab
 from thinc.api import Config, CupyOps, get_current_ops
 
-from ..files import atomic_write
-from ..report.documents import read_docs
+from ..files import atomic_write, read_docs
+from ..span_groups import annotated_entities, validate_spans_key
 
 # Words in a batch, and the share by which documents may exceed it. At equal epochs 300 words are as good as 600 or better:
 # there are twice as many steps
@@ -41,18 +40,20 @@ EVALUATIONS = 10, 20
 WARMUP, WINDOW = 0.1, 256
 # Learning rates by the width of the encoder: the smaller, the higher
 LEARN_RATES = ((512, "1e-4"), (1024, "5e-5"), (math.inf, "2e-5"))
-# Names of the dropout rate of attention in the configurations of transformers
-ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
 # What is timed
 TIMED_BATCHES, TIMED_SECONDS, TIMED_WORDS = 8, 10.0, 3000
 
 
 @dataclass(frozen=True)
 class Part:
-    """Training or development data: number of documents and of words, and the number of entities of each label."""
+    """Training or development data: number of documents and of words, and the number of entities of each label.
+
+    n_sentences: None where they are unknown.
+    """
 
     path: Path
     n_docs: int
+    n_sentences: int | None
     n_words: int
     entities: dict[str, int]
 
@@ -63,7 +64,10 @@ class Part:
 
     def __str__(self) -> str:
         n_entities = sum(self.entities.values())
-        return f"{self.n_docs:,} documents, {self.n_words:,} words, {n_entities:,} entities: {self.labels}"
+        docs = f"{self.n_docs:,} document{'s' * (self.n_docs != 1)}"
+        if self.n_sentences is not None:
+            docs += f" of {self.n_sentences:,} sentences" if self.n_sentences > self.n_docs else " of one sentence each"
+        return f"{docs}, {self.n_words:,} words, {n_entities:,} entities: {self.labels}"
 
 
 @dataclass(frozen=True)
@@ -113,44 +117,54 @@ def make_config(
     epochs: int | None = None,
     gpu_id: int = -1,
     lang: str = "en",
+    spans_key: str | None = None,
 ) -> Plan:
     """Make a training config for the component `bert_ner`.
 
     path: where the config will be, for a comment in it. train, dev: .spacy files, or folders of them. encoder: hub name or
         folder of the checkpoint to start from.
     epochs: how often to train on the data; None for a number that suits their size. gpu_id: the GPU that will train, -1 for
-        the CPU; it need not be there now. lang: the language of the pipeline.
+        the CPU; it need not be there now. lang: the language of the pipeline. spans_key: the group of `doc.spans` to learn;
+        None for `doc.ents`.
 
     Raises ValueError for data or an encoder that cannot be used, ImportError for an unknown language.
     """
     if epochs is not None and epochs < 1:
         raise ValueError(f"--epochs: {epochs} is not a number of epochs, 1 or more")
-    for option, value in (("--train", train), ("--dev", dev), ("--encoder", encoder)):
+    validate_spans_key(spans_key)
+    for option, value in (("--train", train), ("--dev", dev), ("--encoder", encoder), ("--spans-key", spans_key)):
         if "$" in str(value):
             raise ValueError(f"{option}: {value}: has a $, with which spaCy's configs begin a variable; rename it")
     nlp = spacy.blank(lang)
-    train_part, lengths = _read(train, nlp)
-    dev_part, _ = _read(dev, nlp)
+    train_part, lengths = _read(train, nlp, spans_key)
+    dev_part, _ = _read(dev, nlp, spans_key)
     schedule = make_schedule(lengths, epochs)
     device = [] if gpu_id < 0 else ["--gpu-id", str(gpu_id)]
     command = shlex.join(["python", "-m", "spacy", "train", str(path), "--output", "training", *device])
-    text = _render(command, train_part, dev_part, encoder, schedule, gpu_id, lang)
+    text = _render(command, train_part, dev_part, encoder, schedule, lang, spans_key)
     return Plan(text, command, train_part, dev_part, schedule, gpu_id)
 
 
-def _read(path: Path, nlp: Language) -> tuple[Part, list[int]]:
+def _read(path: Path, nlp: Language, spans_key: str | None) -> tuple[Part, list[int]]:
     """Return the figures of .spacy files, and the number of words of each document, as training will have it."""
-    for _ in read_docs(path, Vocab()):  # raises with a clear message
-        pass
-    lengths, entities = [], Counter[str]()
-    for example in Corpus(path)(nlp):
+    lengths, entities, groups = [], Counter[str](), set[str]()
+    n_sentences, are_sentences_known = 0, True
+    for example in Corpus(path).make_examples(nlp, read_docs(path, nlp.vocab)):
         lengths.append(len(example))
-        entities.update(entity.label_ for entity in example.reference.ents)
+        entities.update(entity.label_ for entity in annotated_entities(example.reference, spans_key))
+        groups.update(example.reference.spans)
+        if example.reference.has_annotation("SENT_START"):
+            n_sentences += sum(1 for _ in example.reference.sents)
+        else:
+            are_sentences_known = False
     if not lengths:
         raise ValueError(f"{path}: has no documents")
     if not entities:
-        raise ValueError(f"{path}: has no entities (in doc.ents) in {len(lengths):,} document(s)")
-    return Part(path, len(lengths), sum(lengths), dict(entities.most_common())), lengths
+        place = "doc.ents" if spans_key is None else f"doc.spans[{spans_key!r}]"
+        others = f"; --spans-key takes them from doc.spans, whose groups are {sorted(groups)}" if groups else ""
+        raise ValueError(f"{path}: has no entities (in {place}) in {len(lengths):,} document(s){others}")
+    known = n_sentences if are_sentences_known else None
+    return Part(path, len(lengths), known, sum(lengths), dict(entities.most_common())), lengths
 
 
 def make_schedule(lengths: Sequence[int], epochs: int | None = None) -> Schedule:
@@ -180,26 +194,30 @@ def make_schedule(lengths: Sequence[int], epochs: int | None = None) -> Schedule
     return Schedule(epochs, n_batches, n_words, eval_frequency * n, eval_frequency)
 
 
-def _render(command: str, train: Part, dev: Part, encoder: str, schedule: Schedule, gpu_id: int, lang: str) -> str:
+def _render(
+    command: str,
+    train: Part,
+    dev: Part,
+    encoder: str,
+    schedule: Schedule,
+    lang: str,
+    spans_key: str | None,
+) -> str:
     """Return the text of the config; raises CheckpointError for an encoder that cannot be used."""
-    from ..model.checkpoint import is_only_local, load_encoder, load_tokenizer, max_positions
+    from ..model.checkpoint import has_token_head, load_without_weights, max_positions
 
-    is_local = is_only_local(encoder)
-    load_tokenizer(encoder, is_local=is_local)
-    loaded, _, tags = load_encoder(encoder, is_local=is_local)
-    positions, width = max_positions(loaded), loaded.config.hidden_size
+    empty = load_without_weights(encoder)
+    has_head, width, positions = has_token_head(empty.config), empty.config.hidden_size, max_positions(empty)
     window = min(WINDOW, positions or WINDOW)
-    dropout = [name for name in ATTENTION_DROPOUT if getattr(loaded.config, name, 0.0)]
     values = {
         "train": str(train.path),
         "dev": str(dev.path),
         "encoder": encoder,
         "lang": lang,
-        "scheme": None if tags else "BIO",
+        "scheme": None if has_head else "BIO",
+        "spans_key": spans_key,
         "window": window,
-        "stride": window - max(window // 8, 1),
-        "mixed_precision": "auto" if gpu_id >= 0 else False,
-        "transformer_config": {} if gpu_id >= 0 else dict.fromkeys(dropout, 0.0),
+        "stride": window - max(window // 16, 1),
         "steps": schedule.steps,
         "eval_frequency": schedule.eval_frequency,
         "patience": schedule.steps // 2 if schedule.n_evaluations >= EVALUATIONS[0] else 0,
@@ -213,7 +231,8 @@ def _render(command: str, train: Part, dev: Part, encoder: str, schedule: Schedu
         "n_words": f"{train.n_words:,}",
         "n_batches": schedule.n_batches,
         "epochs": schedule.epochs,
-        "has_head": bool(tags),
+        "has_head": has_head,
+        "scores": "ents" if spans_key is None else f"spans_{spans_key}",
         "positions": positions,
         "width": width,
         "learn_rate": next(rate for limit, rate in LEARN_RATES if width < limit),

@@ -26,8 +26,9 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real corpora (../
 
 
 def read(text, **options):
+    """Read text; without document marks, all of it is one Doc."""
     data = text if isinstance(text, bytes) else text.encode("utf-8")
-    return list(read_conll(io.BytesIO(data), ReadOptions(**options), vocab=Vocab()))
+    return list(read_conll(io.BytesIO(data), ReadOptions(**{"n_sents": 0, **options}), vocab=Vocab()))
 
 
 def faults(text, **options):

@@ -58,7 +58,7 @@ def chunk_ends(tags):
 )
 def test_real_corpora_lose_nothing(name, n_docs, n_sents, n_tokens, tmp_path):
     blocks = list(raw_blocks(DATA / name))
-    book = convert([DATA / name], tmp_path, ReadOptions(n_sents=1 if n_docs is None else 0))
+    book = convert([DATA / name], tmp_path, ReadOptions())
     (record,) = book.files
     docs = from_bin(tmp_path / f"{Path(name).stem}.spacy")
     assert len(docs) == (n_docs or n_sents)
@@ -219,7 +219,7 @@ def test_a_kill_leaves_the_old_output(tmp_path):
 def test_conservation_is_checked(tmp_path, monkeypatch):
     """Should the writing lose a word or an entity, the run fails."""
     path = tmp_path / "a.conll"
-    path.write_text("A B-X\nb O\n\nc B-X\n", encoding="utf-8")
+    path.write_text("A B-X\nb O\nc B-X\n", encoding="utf-8")
     add = DocBin.add
     monkeypatch.setattr(DocBin, "add", lambda self, doc: add(self, doc[:-1].as_doc()))
     with pytest.raises(ConversionError, match="3 words read, 2 written"):

@@ -22,9 +22,9 @@ def test_ledger(tmp_path):
                 "layout": "columns",
                 "columns": {"word": "1", "tag": "3", "pos": "2"},
                 "scheme": "IOB2",
-                "documents_by": "every 10 sentences",
+                "documents_by": "sentence",
                 "spaces": "unknown",
-                "documents": 1,
+                "documents": 2,
                 "sentences": 2,
                 "tokens": 4,
                 "missing": 1,
@@ -41,13 +41,37 @@ def test_ledger(tmp_path):
         ],
         "left_out": [],
         "totals": {
-            "documents": 1,
+            "documents": 2,
             "tokens": 4,
             "entities": {"X": 1, "Y": 1},
             "misaligned": 0,
             "entries": 0,
         },
     }
+
+
+def test_documents_without_marks(tmp_path):
+    """Sentences that may not belong together are no context: each is a document, and the command says so."""
+    note = "no document marks: one document per sentence; --n-sents N groups them"
+    text = "A B-X\n\nb O\n\nC B-X\n"
+    expected = {
+        (): ([["A"], ["b"], ["C"]], "sentence"),
+        ("--n-sents", 1): ([["A"], ["b"], ["C"]], "sentence"),
+        ("--n-sents", 2): ([["A", "b"], ["C"]], "every 2 sentences"),
+        ("--n-sents", 0): ([["A", "b", "C"]], "file"),
+    }
+    for options, (docs, documents_by) in expected.items():
+        (tmp_path / "a.conll").write_text(text, encoding="utf-8")
+        result = run(tmp_path / "a.conll", tmp_path, "--ledger", tmp_path / "ledger.json", *options)
+        assert result.exit_code == 0
+        assert (f"a.conll: {note}\n" in result.stdout) == (documents_by == "sentence")
+        assert [[token.text for token in doc] for doc in from_bin(tmp_path / "a.spacy")] == docs
+        (record,) = json.loads((tmp_path / "ledger.json").read_text(encoding="utf-8"))["files"]
+        assert record["documents_by"] == documents_by
+    # Documents that are marked stay whole
+    (tmp_path / "a.conll").write_text(f"-DOCSTART- O\n\n{text}", encoding="utf-8")
+    result = run(tmp_path / "a.conll", tmp_path)
+    assert note not in result.stdout and len(from_bin(tmp_path / "a.spacy")) == 1
 
 
 def test_entities_that_would_not_align_are_named(tmp_path):

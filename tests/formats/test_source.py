@@ -30,7 +30,7 @@ def test_inputs(tmp_path, monkeypatch):
 
 
 def test_read_conll_sources(tmp_path):
-    lines = ["EU B-ORG", "rejects O", "", "x O"]
+    lines = ["EU B-ORG", "rejects O"]
     path = tmp_path / "a.conll"
     path.write_text("\n".join(lines), encoding="utf-8")
     expected = [[(0, 1, "ORG")]]

@@ -430,3 +430,14 @@ for revision in (None, "v2", "b" * 40, "v3"):
     assert main == str(tuple(BIO)) and tag == commit == str(tuple(BILUO))
     assert "name: no usable tokenizer at the revision 'v3' of the hub name or folder 'someone/tiny-ner'" in missing
     assert "HF_HUB_OFFLINE is set" in missing
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "distilbert", "electra", "deberta-v2"])
+def test_an_encoder_without_weights_is_like_the_loaded_one(kind, checkpoint):
+    for tags in (None, BIO):
+        name = str(checkpoint(kind, tags))
+        empty, (loaded, _, found) = checkpoint_module.load_without_weights(name), checkpoint_module.load_encoder(name)
+        assert {parameter.device.type for parameter in empty.parameters()} == {"meta"}
+        assert checkpoint_module.max_positions(empty) == checkpoint_module.max_positions(loaded)
+        assert checkpoint_module.has_token_head(empty.config) == (found is not None)
+        assert empty.config.hidden_size == loaded.config.hidden_size

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 from thinc.api import Adam
@@ -13,7 +12,7 @@ from thinc.api import Adam
 from spacy_bertner.training.calibration import calibrate, calibrate_pipeline, expected_calibration_error
 
 from ..conftest import make_examples, scores_of
-from ..test_decoding import paths_of, score_of
+from ..test_decoding import by_brute_force
 
 
 def test_error_worked_out_by_hand():
@@ -61,7 +60,7 @@ def test_bad_input(arguments, message):
 
 @pytest.mark.parametrize("crf", [False, True])
 def test_temperature_by_brute_force(crf, tagger, nlp):
-    """The loss over all tag sequences one by one, those that agree with the annotation against all."""
+    """The probabilities of the entities by all tag sequences one by one."""
     ner = tagger("bert", crf=crf)
     rng = np.random.default_rng(0)
     sgd = Adam(5e-3)
@@ -74,7 +73,7 @@ def test_temperature_by_brute_force(crf, tagger, nlp):
         drawn = rng.normal(size=transitions.shape).astype("float32")
         ner.model.shims[0].module.transitions.data.copy_(ner.model.shims[0].module.transitions.data.new_tensor(drawn))
         transitions = ner.transitions()
-    examples, gold = [], []
+    examples = []
     for words, span in [
         ("Maria Kolb", (0, 2, "PER")),
         ("in Oslo today", (1, 2, "LOC")),
@@ -84,19 +83,18 @@ def test_temperature_by_brute_force(crf, tagger, nlp):
         doc = Doc(nlp.vocab, words=words.split())
         doc.set_ents([Span(doc, *span)] if span else [])
         if span is None:
-            doc.set_ents([], missing=[doc[:]])  # not annotated: all sequences agree
+            doc.set_ents([], missing=[doc[:]])  # not annotated: what is found there is neither right nor wrong
         examples.append(Example(Doc(nlp.vocab, words=words.split()), doc))
-        gold.append([] if span is None else [t.ent_iob_ + (f"-{t.ent_type_}" if t.ent_type_ else "") for t in doc])
     scores = scores_of(ner, [eg.predicted for eg in examples])
+    found = [[(e.start, e.end, e.label_) for e in doc.ents] for doc in nlp.pipe(eg.predicted.copy() for eg in examples)]
+    assert found == [[(0, 2, "PER")], [(1, 2, "LOC")], [(0, 1, "LOC")], found[3]]
 
     def loss(temperature):
-        total = 0.0
-        for rows, tags in zip(scores, gold, strict=True):
-            paths = list(paths_of(ner.tag_set, len(rows)))
-            sums = np.array([score_of(path, rows, transitions) for path in paths]) / temperature
-            agree = [not tags or [ner.tag_set.tags[i] for i in path] == tags for path in paths]
-            total += logsumexp(sums) - logsumexp(sums[agree])
-        return total / sum(map(bool, gold))
+        likelihoods = []
+        for rows, ents, is_correct in zip(scores, found, (True, True, False), strict=False):
+            probabilities = by_brute_force(ner.tag_set, rows / np.float32(temperature), transitions / temperature)
+            likelihoods += [probabilities[ent] if is_correct else 1 - probabilities[ent] for ent in ents]
+        return -np.log(likelihoods).mean()
 
     before, after = calibrate(nlp, "bert_ner", examples)
     assert before.loss == pytest.approx(loss(1.0), rel=1e-4)

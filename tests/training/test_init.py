@@ -10,7 +10,7 @@ import pytest
 import spacy
 from spacy.cli._util import app
 from spacy.schemas import ConfigSchemaTraining
-from spacy.tokens import Doc, DocBin
+from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Corpus
 from spacy.training.loop import create_train_batches
 from spacy.util import load_config, registry
@@ -124,8 +124,7 @@ def test_settings_follow_the_encoder(settings, window, rate, init, tmp_path):
     config = load_config(tmp_path / "out.cfg").interpolate()
     model = config["components"]["bert_ner"]["model"]
     assert model["window"] == window and 0 < model["stride"] < window
-    assert model["mixed_precision"] is False
-    assert model["transformer_config"] == {"attention_probs_dropout_prob": 0.0}
+    assert model["mixed_precision"] == "auto"
     assert config["training"]["optimizer"]["learn_rate"]["initial_rate"] == rate
 
 
@@ -133,9 +132,6 @@ def test_settings_follow_the_encoder(settings, window, rate, init, tmp_path):
 def test_other_encoders(kind, init, checkpoint, tmp_path):
     result = init(encoder=checkpoint(kind), no_timing=None)
     assert result.exit_code == 0, result.output
-    name = "attention_dropout" if kind == "distilbert" else "attention_probs_dropout_prob"
-    model = load_config(tmp_path / "out.cfg")["components"]["bert_ner"]["model"]
-    assert model["transformer_config"] == {name: 0.0}
 
 
 def test_a_head_keeps_its_tags(init, checkpoint, tmp_path):
@@ -163,7 +159,7 @@ def test_for_a_gpu(init, tmp_path):
         assert result.exit_code == 0, result.output
         assert f"--gpu-id {flag.get('gpu_id', 0)}\n" in result.output
         model = load_config(tmp_path / "out.cfg")["components"]["bert_ner"]["model"]
-        assert model["mixed_precision"] == "auto" and model["transformer_config"] == {}
+        assert model["mixed_precision"] == "auto"
 
 
 @pytest.mark.cpu_only
@@ -217,7 +213,7 @@ def entities(words, tags, **kwargs):
         ({"train": "data.conll"}, "data.conll: is not a .spacy file; `python -m spacy bertner convert` makes one"),
         ({"train": "conll.spacy"}, "conll.spacy: is not a .spacy file; `python -m spacy bertner convert` makes one"),
         ({"train": "folder"}, "folder: no .spacy file in this folder"),
-        ({"encoder": "assets/nowhere"}, "name: no usable tokenizer at the hub name or folder 'assets/nowhere'"),
+        ({"encoder": "assets/nowhere"}, "name: no usable checkpoint at the hub name or folder 'assets/nowhere'"),
         ({"encoder": "./nowhere"}, "name: there is no folder './nowhere' in "),
         ({"encoder": "a$b"}, "--encoder: a$b: has a $, with which spaCy's configs begin a variable; rename it"),
         ({"lang": "xyz"}, "[E048] Can't import language xyz"),
@@ -267,6 +263,41 @@ def test_odd_documents(init, tmp_path):
     )
     assert "labels in the development data alone, which can never be found" in result.output
     assert "about 2 batches of 2,502 words" in result.output
+
+
+def test_a_sentence_of_5000_words(init, tmp_path):
+    starts = [True, *[False] * 5000]
+    docs = [entities("Oslo lies here " * 1667, ["B-LOC", "O", "O"] * 1667, sent_starts=starts)] * 2
+    write_docs(tmp_path / "train.spacy", docs)
+    result = init(train=tmp_path / "train.spacy", epochs=1, no_timing=None)
+    assert result.exit_code == 0, result.output
+    assert "2 documents of one sentence each, 10,002 words, 3,334 entities: LOC 3,334" in result.output
+    assert "Training: 2 steps, 1 epoch of about 2 batches of 5,001 words, 2 evaluations" in result.output
+
+
+def test_documents_of_several_sentences(init, tmp_path):
+    doc = entities("Oslo . Elbe .", ["B-LOC", "O", "B-LOC", "O"], sent_starts=[True, False, True, False])
+    write_docs(tmp_path / "train.spacy", [doc, doc])
+    result = init(train=tmp_path / "train.spacy", no_timing=None)
+    assert "Training data: 2 documents of 4 sentences, 8 words, 4 entities: LOC 4" in result.output
+
+
+def test_a_group_of_spans(init, tmp_path):
+    doc = entities("Elbe and Oslo", None)
+    doc.spans["sc"] = [Span(doc, 0, 1, "LOC"), Span(doc, 2, 3, "LOC")]
+    path = write_docs(tmp_path / "train.spacy", [doc])
+    result = init(train=path, dev=path, spans_key="sc", no_timing=None)
+    assert result.exit_code == 0, result.output
+    assert "1 document, 3 words, 2 entities: LOC 2" in result.output and "score_weights" not in result.output
+    config = load_config(tmp_path / "out.cfg").interpolate()
+    assert config["components"]["bert_ner"]["spans_key"] == "sc"
+    weights = {name: weight for name, weight in config["training"]["score_weights"].items() if weight is not None}
+    assert weights == {"ents_f": 0.0, "spans_sc_f": 1.0, "spans_sc_p": 0.0, "spans_sc_r": 0.0}
+    for options, place in (({}, "doc.ents"), ({"spans_key": "x"}, "doc.spans['x']")):
+        result = init(train=path, dev=path, force=None, **options)
+        assert result.exit_code == 1
+        message = f"init: {path}: has no entities (in {place}) in 1 document(s); --spans-key takes them from doc.spans"
+        assert f"{message}, whose groups are ['sc']" in result.output
 
 
 def test_labels_and_paths_with_odd_characters(init, tmp_path):

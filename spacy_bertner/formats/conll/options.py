@@ -56,7 +56,7 @@ class ReadOptions:
     label: str | None = None
     missing: tuple[str, ...] = ()
     misc_key: str | None = None
-    n_sents: int = 10
+    n_sents: int = 1
     encoding: str = "utf-8"
     detokenize: bool = False
     spans_key: str | None = None

@@ -180,7 +180,7 @@ def _record(
     source: Source, options: ReadOptions, layout: Layout, counts: Counter[str], scheme: str | None
 ) -> FileRecord:
     """Make the record of a file, except for what depends on its tags."""
-    by_number = f"every {options.n_sents} sentences" if options.n_sents else "file"
+    by_number = {0: "file", 1: "sentence"}.get(options.n_sents, f"every {options.n_sents} sentences")
     # A table may have blank lines only between documents, and then says where sentences start in MISC or not at all
     is_table = layout.kind == "table" and layout.misc is not None
     are_sentences_known = not is_table or counts["sentence_ends"] or counts["blocks"] > max(1, counts["marks"])

@@ -155,7 +155,7 @@ def test_detected(tags, tmp_path):
     scheme, ents = TAGS[tags]
     lines = [f"w {tag}" if tag == "O" else f"w {tag}-X" for tag in tags.replace(",", " ,").split()]
     (tmp_path / "a.conll").write_text("\n".join(lines).replace("w ,-X", ""), encoding="utf-8")
-    (record,) = convert([tmp_path / "a.conll"], tmp_path).files
+    (record,) = convert([tmp_path / "a.conll"], tmp_path, ReadOptions(n_sents=0)).files
     assert (record.scheme, record.entries) == (scheme, [])
     (doc,) = from_bin(tmp_path / "a.spacy")
     assert [f"{ent.start}-{ent.end}" for ent in doc.ents] == ents
