@@ -1,4 +1,4 @@
-"""Entity F1 in float32, bf16, ONNX Runtime and ONNX Runtime with 8 bits, of the same trained pipelines on the same documents.
+"""Entity F1 in float32, bf16, ONNX Runtime and ONNX Runtime with 8 bits, of the same pipelines on the same documents.
 
     python bench/precision.py DATA.conll PIPELINE... [--n-sents 1]
 
