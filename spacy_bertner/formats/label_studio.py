@@ -79,9 +79,12 @@ def _parse_min(value: dict[str, Any], text_key: str | None) -> Record:
     return record
 
 
-def render(text: str, entities: list[tuple[int, int, str]]) -> Any:
-    """Return the task of a text with its entities, for a project whose configuration has `label` on `text`."""
-    regions = [
+def render(text: str, entities: list[tuple[int, int, str]], scores: list[float | None] | None = None) -> Any:
+    """Return the task of a text with its entities, for a project whose configuration has `label` on `text`.
+
+    scores: those of entities that a pipeline has found, which are then predictions; None for annotation.
+    """
+    regions: list[dict[str, Any]] = [
         {
             "id": f"e{number}",
             "from_name": "label",
@@ -91,4 +94,7 @@ def render(text: str, entities: list[tuple[int, int, str]]) -> Any:
         }
         for number, (start, end, label) in enumerate(entities, 1)
     ]
-    return {"data": {"text": text}, "annotations": [{"result": regions}]}
+    if scores is None:
+        return {"data": {"text": text}, "annotations": [{"result": regions}]}
+    regions = [{**region, "score": score} for region, score in zip(regions, scores, strict=True)]
+    return {"data": {"text": text}, "predictions": [{"model_version": "spacy-bertner", "result": regions}]}

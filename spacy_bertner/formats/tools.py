@@ -102,6 +102,26 @@ def is_annotated(path: Path) -> bool:
     return known or suffix == ".ann"
 
 
+def read_texts(source: Source, options: ReadOptions) -> Iterator[str] | None:
+    """Read the texts of a file, annotated or not; None if it has none of the formats here.
+
+    Raises ConversionError, at the end, for records that cannot be read.
+    """
+    try:
+        name = find_format(source, options)
+    except ConversionError:
+        name = None
+    return None if name is None else _texts(source, name, options)
+
+
+def _texts(source: Source, name: str, options: ReadOptions) -> Iterator[str]:
+    faults = ConversionError()
+    for _, record in _records(source, name, options, faults, None):
+        yield record.text if record.words is None else " ".join(record.words)
+    if faults.total:
+        raise faults
+
+
 def fill(
     docbin: DocBin,
     source: Source,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from spacy.tokens import Doc, Span
 
@@ -16,7 +17,8 @@ from .conll.layout import DOC_MARK, starts_mark
 from .faults import ConversionError, Fault
 from .tools import FORMATS
 
-_RENDER = {
+# From a text, its entities by character offset and, of a pipeline, their scores to a value of JSON
+RENDER: dict[str, Callable[..., Any]] = {
     "prodigy": prodigy.render,
     "doccano": doccano.render,
     "label-studio": label_studio.render,
@@ -47,7 +49,7 @@ def render_docs(
             else:
                 parts.append(_as_text(doc, spans, name))
         except ValueError as err:
-            faults.add(Fault(source, None, f"document {number}: {err}: the format {name} cannot hold that"))
+            faults.add(Fault(source, None, f"document {number}: {err}"))
         counts.update(span.label_ for span in spans)
     if faults.total:
         raise faults
@@ -59,13 +61,22 @@ def render_docs(
 
 def _check(doc: Doc, spans: list[Span], name: str, spans_key: str | None) -> None:
     if spans_key is None and (n := sum(token.ent_iob == 0 for token in doc)):
-        raise ValueError(f"{n} of {len(doc)} tokens are not annotated")
+        raise ValueError(f"{n} of {len(doc)} tokens are not annotated{_cannot(name)}")
     if spans_key is not None and spans_key not in doc.spans:
         raise ValueError(f"there is no doc.spans[{spans_key!r}]")
     if not FORMATS[name].holds_overlaps:
-        for before, span in pairwise(spans):
-            if before.end > span.start:
-                raise ValueError(f"{before.label_} {before.text!r} and {span.label_} {span.text!r} overlap")
+        check_flat(spans, name)
+
+
+def check_flat(spans: Sequence[Span], name: str) -> None:
+    """Raise ValueError if spans, which are sorted, overlap. name: of the format that cannot hold that."""
+    for before, span in pairwise(spans):
+        if before.end > span.start:
+            raise ValueError(f"{before.label_} {before.text!r} and {span.label_} {span.text!r} overlap{_cannot(name)}")
+
+
+def _cannot(name: str) -> str:
+    return f", which the format {name} cannot hold"
 
 
 def _as_brat(doc: Doc, spans: list[Span]) -> tuple[str, str]:
@@ -78,7 +89,7 @@ def _as_text(doc: Doc, spans: list[Span], name: str) -> str:
     if name == "hf":
         value = hf.render([token.text for token in doc], ((span.start, span.end, span.label_) for span in spans))
     else:
-        value = _RENDER[name](doc.text, [(span.start_char, span.end_char, span.label_) for span in spans])
+        value = RENDER[name](doc.text, [(span.start_char, span.end_char, span.label_) for span in spans])
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -87,11 +98,11 @@ def _as_conll(doc: Doc, spans: list[Span]) -> str:
     lines = [DOC_MARK, ""]
     for token, tag, is_start in tagged_words(doc, spans):
         if any(char in token.text for char in "\t\r\n") or starts_mark(token.text):
-            raise ValueError(f"the word {token.text!r} would be read as something else")
+            raise ValueError(f"the word {token.text!r} would be read as something else{_cannot('conll')}")
         if is_start and token.i:
             lines.append("")
         lines.append(f"{token.text}\t{tag}")
     for span in spans:
         if all(token.is_space for token in span):
-            raise ValueError(f"{span.label_} {span.text!r} is only white space")
+            raise ValueError(f"{span.label_} {span.text!r} is only white space{_cannot('conll')}")
     return "\n".join([*lines, ""])

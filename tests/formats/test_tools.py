@@ -180,7 +180,7 @@ def test_overlaps_go_to_a_group_and_back(tmp_path):
     value = json.loads((tmp_path / "out" / "a.jsonl").read_text(encoding="utf-8"))
     assert sorted(value["label"]) == [[0, 4, "Y"], [0, 9, "X"]]
     result = run(tmp_path / "a.spacy", tmp_path / "hf", "--to", "hf", "--spans-key", "sc")
-    assert "document 1: X 'Ayla Okri' and Y 'Ayla' overlap: the format hf cannot hold that" in result.stderr.replace(
+    assert "document 1: X 'Ayla Okri' and Y 'Ayla' overlap, which the format hf cannot hold" in result.stderr.replace(
         "Y 'Ayla' and X 'Ayla Okri'", "X 'Ayla Okri' and Y 'Ayla'"
     )
     assert not (tmp_path / "hf").exists()
