@@ -38,7 +38,7 @@ def convert_cli(
     misc_key: Annotated[str | None, typer.Option(help="Key of the tags in the MISC column of CoNLL-U")] = None,
     layout: Annotated[str, typer.Option(help="Form of the files: columns, conllu, prodigy, … or auto")] = "auto",
     to: Annotated[
-        str, typer.Option(help="spacy, prodigy, doccano, label-studio, brat, spacy-json, hf, conll")
+        str, typer.Option(help="spacy, prodigy, doccano, label-studio, brat, argilla, spacy-json, hf, parquet, conll")
     ] = "spacy",
     alignment: Annotated[str, typer.Option(help="Entities to tokens: strict (fail), contract, expand")] = "strict",
     offsets: Annotated[str, typer.Option(help="What offsets count: characters, utf16 or bytes")] = "characters",
