@@ -21,12 +21,12 @@ from spacy.vocab import Vocab
 
 from ..formats.conll.docs import tagged_words
 from ..formats.conll.layout import DOC_MARK, starts_mark
+from ..formats.docbin import merge_docbins
 from ..formats.faults import ConversionError, printable
 from ..formats.json_files import read_values
 from ..formats.source import Source
 from ..formats.write import RENDER, check_flat
 from ..span_groups import scored_spans
-from .docbin import merge_docbins
 from .records import Record
 
 # Decimal places of a score; further ones depend on the other documents in the batch

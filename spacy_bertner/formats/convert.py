@@ -27,6 +27,7 @@ from .conll.docs import DocMaker, make_tokenizer, make_vocab
 from .conll.layout import is_conll
 from .conll.options import ReadOptions
 from .conll.scan import OnRead, Scan, scan, words_checksum
+from .docbin import DocSpool
 from .faults import ConversionError, Fault
 from .ledger import FileRecord, Ledger, Misaligned
 from .source import Source, find_files
@@ -113,11 +114,14 @@ def convert(
         ledger_file = None if ledger is None else stack.enter_context(atomic_write(Path(ledger)))
         total = 2 * sum(source.size() for source in sources)
         on_read = None if progress is None else lambda n_bytes: progress(n_bytes, total)
-        docbin = DocBin()
+        docs = DocSpool()
+        stack.callback(lambda: docs.close())
         for source, output in zip(sources, outputs, strict=True):
+            if not merge:
+                docs.close()
+                docs = DocSpool()
             try:
-                docbin = docbin if merge else DocBin()
-                record = _read(docbin, source, options, vocab, output, tokenizer, on_read, to)
+                record = _read(docs, source, options, vocab, output, tokenizer, on_read, to)
             except ConversionError as err:
                 faults.extend(err)
             except OSError as err:
@@ -127,13 +131,13 @@ def convert(
             result.files.append(record)
             if not merge:
                 try:
-                    _write(stack, docbin, to, output, [record], options.spans_key, vocab)
+                    _write(stack, docs, to, output, [record], options.spans_key, vocab)
                 except ConversionError as err:
                     faults.extend(err)
         if faults.total:
             raise faults
         if merge:
-            _write(stack, docbin, to, outputs[0], result.files, options.spans_key, vocab)
+            _write(stack, docs, to, outputs[0], result.files, options.spans_key, vocab)
         if ledger_file is not None:
             text = json.dumps(result.to_dict(), ensure_ascii=False, indent=2) + "\n"
             ledger_file.write(text.encode("utf-8", "backslashreplace"))
@@ -145,7 +149,7 @@ def _is_wanted(path: Path, to: str) -> bool:
 
 
 def _read(
-    docbin: DocBin,
+    docs: DocSpool,
     source: Source,
     options: ReadOptions,
     vocab: Vocab,
@@ -154,25 +158,25 @@ def _read(
     on_read: OnRead | None,
     to: str,
 ) -> FileRecord:
-    """Add the documents of a file of any format to a DocBin. Raises ConversionError."""
+    """Add the documents of a file of any format to others. Raises ConversionError."""
     if to != "spacy" and source.path is not None and source.path.suffix == ".spacy":
-        return _read_docbin(docbin, source, source.path, vocab, output, options.spans_key)
+        return _read_docbin(docs, source, source.path, vocab, output, options.spans_key)
     name = find_format(source, options)
     if name is None:
-        return _fill(docbin, scan(source, options, on_read), vocab, output, tokenizer, on_read)
+        return _fill(docs, scan(source, options, on_read), vocab, output, tokenizer, on_read)
     # These are read once
     twice = None if on_read is None else lambda n_bytes: on_read(2 * n_bytes)
-    return fill(docbin, source, name, options, tokenizer(), output, twice)
+    return fill(docs, source, name, options, tokenizer(), output, twice)
 
 
 def _read_docbin(
-    docbin: DocBin, source: Source, path: Path, vocab: Vocab, output: Path, spans_key: str | None
+    docs: DocSpool, source: Source, path: Path, vocab: Vocab, output: Path, spans_key: str | None
 ) -> FileRecord:
-    """Add the documents of a DocBin to another one."""
+    """Add the documents of a DocBin to others."""
     (file,) = docbin_files(path)
     record = FileRecord(source.name, "spacy", {}, None, "records", "given", str(output), sentences=None)
     for doc in DocBin().from_disk(file).get_docs(vocab):
-        docbin.add(doc)
+        docs.add(doc)
         record.documents += 1
         record.tokens += len(doc)
         record.entities.update(ent.label_ for ent in doc.ents)
@@ -187,7 +191,7 @@ def _read_docbin(
 
 def _write(
     stack: contextlib.ExitStack,
-    docbin: DocBin,
+    docs: DocSpool,
     to: str,
     output: Path,
     records: list[FileRecord],
@@ -200,7 +204,7 @@ def _write(
     the entities written are not those read.
     """
     if to == "spacy":
-        stack.enter_context(atomic_write(output)).write(docbin.to_bytes())
+        docs.write(stack.enter_context(atomic_write(output)))
         return
     source = records[0].input if len(records) == 1 else str(output)
     target = stack.enter_context(atomic_folder(output) if to == "brat" else atomic_write(output))
@@ -209,7 +213,7 @@ def _write(
         read += record.entities if spans_key is None else record.layer
         other, what = (record.layer, "doc.spans") if spans_key is None else (record.entities, "doc.ents")
         record.skipped.update({f"entities in {what}": other.total()} if other else {})
-    written = write_docs(docbin.get_docs(vocab), to, target, source, spans_key, read)
+    written = write_docs(docs.docs(vocab), to, target, source, spans_key, read)
     if written != read:
         what = f"{read.total()} entities read, {written.total()} written, or not the same ones"
         raise ConversionError([Fault(source, None, what)])
@@ -252,22 +256,22 @@ def _choose_outputs(
 
 
 def _fill(
-    docbin: DocBin, found: Scan, vocab: Vocab, output: Path, tokenizer: Callable[[], Tokenize], on_read: OnRead | None
+    docs: DocSpool, found: Scan, vocab: Vocab, output: Path, tokenizer: Callable[[], Tokenize], on_read: OnRead | None
 ) -> FileRecord:
-    """Add the documents of a file to a DocBin. Raises ConversionError if anything is lost, compared with what was read."""
-    record, n_before = found.record, len(docbin)
+    """Add the documents of a file to others. Raises ConversionError if anything is lost, compared with what was read."""
+    record, first = found.record, docs.cut()
     record.output = str(output)
     layer: Counter[str] = Counter()
     # Only with `repair` is there anything left to report
     blocks = found.blocks(on_read, report=record.entries.append if found.n_faults else None)
     for doc in DocMaker(vocab, found).docs(blocks):
         record.documents += 1
-        docbin.add(doc)
+        docs.add(doc)
         layer.update(span.label_ for span in doc.spans.get(found.options.layer_key, ()))
         if record.spaces != "unknown":
             record.misaligned.extend(_misaligned(doc, tokenizer(), record.documents))
     record.entries.sort(key=lambda entry: entry.line)
-    tokens, words_crc, entities = _count(docbin, n_before, vocab)
+    tokens, words_crc, entities = _count(docs, first, vocab)
     if (tokens, words_crc) != (record.tokens, found.words_crc):
         raise found.source.error(f"{record.tokens} words read, {tokens} written, or not the same ones", line=None)
     if (entities, layer) != (record.entities, record.layer):
@@ -285,17 +289,18 @@ def _misaligned(doc: Doc, tokenize: Tokenize, number: int) -> Iterator[Misaligne
             yield Misaligned(number, ent.start_char, ent.end_char, ent.label_, ent.text)
 
 
-def _count(docbin: DocBin, first: int, vocab: Vocab) -> tuple[int, int, Counter[str]]:
-    """Count tokens and entities by label, and make a checksum of the words, from one document on.
+def _count(docs: DocSpool, first: int, vocab: Vocab) -> tuple[int, int, Counter[str]]:
+    """Count tokens and entities by label, and make a checksum of the words, from one part on.
 
     All of them from the very arrays that are written.
     """
-    orth, iob, type_ = (docbin.attrs.index(attr) for attr in (ORTH, ENT_IOB, ENT_TYPE))
     string = vocab.strings.__getitem__
     tokens = crc = 0
     entities: Counter[str] = Counter()
-    for array in docbin.tokens[first:]:  # (n_tokens, n_attrs)
-        tokens += len(array)
-        crc = words_checksum(list(map(string, array[:, orth].tolist())), crc)
-        entities.update(map(string, array[array[:, iob] == 3, type_].tolist()))
+    for docbin in docs.bins(first):
+        orth, iob, type_ = map(docbin.attrs.index, (ORTH, ENT_IOB, ENT_TYPE))
+        for array in docbin.tokens:  # (n_tokens, n_attrs)
+            tokens += len(array)
+            crc = words_checksum(list(map(string, array[:, orth].tolist())), crc)
+            entities.update(map(string, array[array[:, iob] == 3, type_].tolist()))
     return tokens, crc, entities

@@ -6,17 +6,18 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 from spacy.attrs import ORTH
-from spacy.tokens import Doc, DocBin
+from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
 from . import argilla, brat, doccano, hf, label_studio, parquet, prodigy, spacy_json
 from .conll.options import ReadOptions
 from .conll.schemes import TagParser
+from .docbin import DocSpool
 from .faults import ConversionError, Fault
 from .json_files import Place, read_values, starts_like_json
 from .ledger import Entry, FileRecord
@@ -129,7 +130,7 @@ def _texts(source: Source, name: str, options: ReadOptions) -> Iterator[str]:
 
 
 def fill(
-    docbin: DocBin,
+    docs: DocSpool,
     source: Source,
     name: str,
     options: ReadOptions,
@@ -137,7 +138,7 @@ def fill(
     output: Path,
     on_read: OnRead | None,
 ) -> FileRecord:
-    """Add the documents of a file to a DocBin.
+    """Add the documents of a file to others.
 
     name: a key of `FORMATS`. tokenizer: of the texts, with the vocabulary of the Docs.
     Raises ConversionError for whatever is wrong with the file, and if anything is lost, compared with what was read.
@@ -146,7 +147,7 @@ def fill(
     spaces = "unknown" if are_rows else "given"
     ledger = FileRecord(source.name, name, {}, None, "records", spaces, str(output), sentences=None)
     vocab: Vocab = tokenizer.vocab  # type: ignore[attr-defined]
-    faults, first = ConversionError(), len(docbin)
+    faults, first = ConversionError(), docs.cut()
     read, read_crc, n_wrong, n_fit = Counter[str](), 0, 0, Counter[str]()
     for (line, number), record in _choose(
         _records(source, name, options, faults, on_read), source, options, ledger, faults
@@ -182,7 +183,7 @@ def fill(
         ledger.tokens += len(made.doc)
         ledger.missing += sum(token.ent_iob == 0 for token in made.doc) if record.is_partial or made.problems else 0
         ledger.skipped.update({key: n for key, n in record.left_out.items() if n})
-        docbin.add(made.doc)
+        docs.add(made.doc)
     if n_wrong and (note := units_note(source.name, n_wrong, n_fit)):
         faults.notes.append(note)
     if not faults.total and not ledger.documents:
@@ -190,16 +191,17 @@ def fill(
         faults.add(Fault(source.name, None, f"no document to read{': ' + reasons if reasons else ''}"))
     if faults.total:
         raise faults
-    if _checksum(docbin, first, vocab, are_rows) != read_crc:
+    if _checksum(docs, first, vocab, are_rows) != read_crc:
         raise source.error("the words written are not the ones read", None)
     return ledger
 
 
-def _checksum(docbin: DocBin, first: int, vocab: Vocab, are_words: bool) -> int:
-    """Return the checksum of the texts from one document on, or of their words, from the arrays that are written."""
+def _checksum(docs: DocSpool, first: int, vocab: Vocab, are_words: bool) -> int:
+    """Return the checksum of the texts from one part on, or of their words, from the arrays that are written."""
     string: Callable[[int], str] = vocab.strings.__getitem__
-    orth, crc = docbin.attrs.index(ORTH), 0
-    for array, spaces in zip(docbin.tokens[first:], docbin.spaces[first:], strict=True):
+    crc = 0
+    arrays = chain.from_iterable(zip(b.tokens, b.spaces, repeat(b.attrs.index(ORTH))) for b in docs.bins(first))
+    for array, spaces, orth in arrays:
         words = list(map(string, array[:, orth].tolist()))
         if are_words:
             text = "\n".join(words)

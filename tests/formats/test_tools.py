@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from spacy.tokens import Doc, DocBin, Span
 
 from spacy_bertner.formats.convert import ConversionError, ReadOptions, convert, read_conll
+from spacy_bertner.formats.docbin import DocSpool
 from spacy_bertner.formats.json_files import read_values
 from spacy_bertner.formats.source import Source
 from spacy_bertner.formats.tools import FORMATS, fill, find_format
@@ -87,12 +88,12 @@ def out_and_in_again(corpus, name, folder):
     assert counts == Counter(ent.label_ for doc in written for ent in doc.ents)
     if name == "conll":
         return written, list(read_conll(path, vocab=NLP.vocab)) if any(map(words, written)) else []
-    docbin = DocBin()
+    spool = DocSpool()
     for path in sorted(paths) if written else ():
         source = Source.from_path(path)
         assert find_format(source, ReadOptions()) == name
-        fill(docbin, source, name, ReadOptions(), NLP.tokenizer, Path("a"), None)
-    return written, list(docbin.get_docs(NLP.vocab))
+        fill(spool, source, name, ReadOptions(), NLP.tokenizer, Path("a"), None)
+    return written, list(spool.docs(NLP.vocab))
 
 
 def words(doc):
