@@ -1,33 +1,19 @@
-"""What to annotate next: the texts of which a pipeline is least sure, `python -m spacy bertner suggest`.
-
-How unsure a text leaves the pipeline is the entropy of the tags of its tokens, on average per token (the token entropy of
-Settles & Craven 2008, "An Analysis of Active Learning Strategies for Sequence Labeling Tasks"; per token, since sums prefer
-long texts, as Shen et al. 2018, "Deep Active Learning for Named Entity Recognition", found). Unlike the scores of entities,
-it also shows names that are almost found. It is computed from the exact probabilities of each token's tags over all legal
-sequences.
-
-To spread the choice over the corpus, texts are chosen one after another, and the entropy of a token counts half as much for
-each chosen text that has the same word: a second text about the same name, from the same document or a near-duplicate comes
-later. Gains only shrink, so most need not be computed again (lazy greedy selection, Minoux 1978).
-"""
+"""What to annotate next: `python -m spacy bertner suggest`. How texts are chosen is in `uncertainty`."""
 
 import random
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heappush, heapreplace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from spacy.attrs import LOWER
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
 from ..component import BertNER, components_of
-from ..decoding import Lattice, expectations, segment_bounds
 from ..files import atomic_write, check_output_file
 from ..formats.conll.options import ReadOptions
 from ..formats.source import Source
@@ -35,32 +21,14 @@ from ..formats.tools import read_texts
 from .inputs import find_inputs
 from .readers import ReadSettings, check, read
 from .records import Record, chunks
-from .run import CHUNK_CHARS
+from .run import BATCH_SIZE, CHUNK_CHARS
+from .uncertainty import Candidate, choose, tag_entropies
 from .worker import annotate_chunk, docs_or_reasons, make_input, memory_zone, prepared
 from .writers import TASKS, find_writer
 
 STRATEGIES = ("uncertainty", "random")
-BATCH_SIZE = 1000
 # Of this many times as many texts as are wanted, those with the highest entropy, the choice is made
 POOL = 20
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A text that may be chosen.
-
-    gain: its entropy per token. words, entropies: of its tokens, (n_tokens,) each; the words in lower case.
-    """
-
-    record: Record
-    gain: float
-    words: Sequence[int]
-    entropies: NDArray[np.float64]
-
-    def gain_beside(self, seen: Counter[int]) -> float:
-        """Return what it adds to chosen texts. seen: how many of these have a word."""
-        shares = 0.5 ** np.array([seen[word] for word in self.words])
-        return float(self.entropies @ shares) / len(self.words)
 
 
 @dataclass
@@ -184,29 +152,13 @@ def _scored(
                     else:
                         result.errors.append(f"{record.place}: {doc}")
                 docs = [doc for _, doc in pairs]
-                entropies = zip(*(tag_entropies(component, docs) for component in components), strict=True)
+                of_components = zip(*(tag_entropies(component, docs) for component in components), strict=True)
+                totals = [np.sum(parts, axis=0) for parts in of_components]  # (n_tokens,) each
                 candidates = [
-                    Candidate(record, float(sum(parts).mean()), doc.to_array(LOWER).tolist(), sum(parts))
-                    for (record, doc), parts in zip(pairs, entropies, strict=True)
+                    Candidate(record, float(entropies.mean()), doc.to_array(LOWER).tolist(), entropies)
+                    for (record, doc), entropies in zip(pairs, totals, strict=True)
                 ]
             yield from candidates
-
-
-def tag_entropies(component: BertNER, docs: list[Doc]) -> list[NDArray[np.float64]]:
-    """Compute the entropy of each token's tag over all legal tag sequences, (n_tokens,) for each Doc, in nats.
-
-    A token that is not tagged has 0.
-    """
-    if not any(map(len, docs)):
-        return [np.zeros(0) for _ in docs]
-    rows, transitions = component.tag_rows(docs), component.transitions()
-    temperature = component.cfg["temperature"]
-    lattice = Lattice.of(component.tag_set, None if transitions is None else transitions / temperature)
-    is_first, is_last = segment_bounds(rows.is_first)
-    _, tags, _ = expectations(lattice, rows.scores.astype(np.float64) / temperature, is_first, is_last)
-    entropies = np.zeros(rows.starts[-1])
-    entropies[rows.tokens] = -(tags * np.log(tags, where=tags > 0, out=np.zeros_like(tags))).sum(axis=1)
-    return np.split(entropies, rows.starts[1:-1])
 
 
 def _highest(candidates: Iterable[Candidate], n: int, result: Suggestions) -> list[Candidate]:
@@ -226,20 +178,3 @@ def _highest(candidates: Iterable[Candidate], n: int, result: Suggestions) -> li
             keys.add(key)
             keys.remove(heapreplace(heap, item)[2])
     return [candidate for *_, candidate in sorted(heap, reverse=True)]
-
-
-def choose(candidates: Sequence[Candidate], n: int) -> list[Record]:
-    """Choose n candidates, one after another, each the one that adds most to those before."""
-    seen: Counter[int] = Counter()
-    heap = [(-candidate.gain, i) for i, candidate in enumerate(candidates)]
-    heapify(heap)
-    chosen: list[Record] = []
-    while heap and len(chosen) < n:
-        _, i = heappop(heap)
-        gain = candidates[i].gain_beside(seen)
-        if heap and (-gain, i) > heap[0]:  # another may add more
-            heappush(heap, (-gain, i))
-        else:
-            chosen.append(candidates[i].record)
-            seen.update(set(candidates[i].words))
-    return chosen

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import IO, Any
 
+import numpy as np
 import srsly
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
@@ -44,7 +45,7 @@ class DocSpool:
         if len(self._last):
             self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
             self._file.seek(0, io.SEEK_END)
-            self._sizes.append(self._file.write(self._last.to_bytes()))
+            self._sizes.append(self._file.write(_to_bytes(self._last)))
             self._last, self._n_tokens = DocBin(), 0
         return len(self._sizes)
 
@@ -78,6 +79,14 @@ class DocSpool:
         """Delete the temporary file."""
         if self._file is not None:
             self._file.close()
+
+
+def _to_bytes(docbin: DocBin) -> bytes:
+    """As `DocBin.to_bytes`, without user data and with less compression, which takes most of its time."""
+    message = {name: getattr(docbin, name) for name in ("version", "attrs", "cats", "flags", "span_groups")}
+    message |= {name: np.vstack(getattr(docbin, name)).tobytes() for name in ("tokens", "spaces")}
+    message["lengths"] = np.asarray([len(tokens) for tokens in docbin.tokens], dtype=np.int32).tobytes()
+    return zlib.compress(srsly.msgpack_dumps({**message, "strings": sorted(docbin.strings)}), 1)
 
 
 def merge_docbins(bins: Iterable[bytes], file: IO[bytes]) -> int:
