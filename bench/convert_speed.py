@@ -6,6 +6,12 @@ process, so that times are of the whole command and memory is the peak of the pr
 line per run, medians and their ratio. Nothing is kept unless `--output` names a file for the figures.
 
     python bench/convert_speed.py --tokens 1000000 --rounds 3
+
+With `--tools`, the documents of such files are written and read in the formats of annotation tools instead, one
+JSON object per line (Prodigy) and in one array (Label Studio), beside CoNLL: seconds of processor time and peak
+memory, for files of 200,000 tokens and of `--tokens`.
+
+    python bench/convert_speed.py --tools --tokens 1000000 > bench/results/convert.txt
 """
 
 from __future__ import annotations
@@ -55,8 +61,8 @@ def write_corpus(path: Path, n_tokens: int, seed: int = 0) -> int:
     return written
 
 
-def run(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak MiB of one process."""
+def run(command: list[str]) -> tuple[float, float, float]:
+    """Seconds, seconds of processor time and peak MiB of one process."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -65,7 +71,31 @@ def run(command: list[str]) -> tuple[float, float]:
     if process.returncode:
         raise SystemExit(f"{' '.join(command)}: exit status {process.returncode}")
     scale = 1024 if sys.platform == "darwin" else 1
-    return seconds, usage.ru_maxrss / 1024 / scale
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024 / scale
+
+
+def tools(sizes: list[int], rounds: int) -> None:
+    """The documents of files of these sizes, in the formats of annotation tools and back."""
+    convert = [sys.executable, "-m", "spacy", "bertner", "convert"]
+    steps = {
+        "read CoNLL": ["corpus.conll", "corpus.spacy"],
+        "write JSONL": ["corpus.spacy", "corpus.jsonl", "--to", "prodigy"],
+        "read JSONL": ["corpus.jsonl", "back.spacy", "--alignment", "expand"],
+        "write an array": ["corpus.spacy", "corpus.json", "--to", "label-studio"],
+        "read an array": ["corpus.json", "back.spacy", "--alignment", "expand"],
+    }
+    print(f"{'python bench/convert_speed.py --tools':40}" + "".join(f"{n:>12,} tokens" for n in sizes))
+    figures: dict[str, list[str]] = {name: [] for name in steps}
+    for n_tokens in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            write_corpus(Path(folder) / "corpus.conll", n_tokens)
+            for name, (source, target, *options) in steps.items():
+                command = [*convert, f"{folder}/{source}", f"{folder}/{target}", *options]
+                runs = [run(command)[1:] for _ in range(rounds)]
+                seconds, peak = statistics.median(took for took, _ in runs), max(peak for _, peak in runs)
+                figures[name].append(f"{seconds:8.1f} s {peak:5.0f} MiB")
+    for name, cells in figures.items():
+        print(f"{name:40}" + "".join(f"{cell:>19}" for cell in cells), flush=True)
 
 
 def main() -> None:
@@ -74,7 +104,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--input", type=Path, help="a CoNLL-2003 file of your own instead")
     parser.add_argument("--output", type=Path, help="write the figures here, as JSON")
+    parser.add_argument("--tools", action="store_true", help="annotation tools instead of spaCy's converter")
     args = parser.parse_args()
+    if args.tools:
+        tools([200_000, args.tokens], args.rounds)
+        return
     with tempfile.TemporaryDirectory() as folder:
         path = args.input or Path(folder) / "corpus.conll"
         n_tokens = args.tokens
@@ -96,7 +130,7 @@ def main() -> None:
         for round_ in range(args.rounds):
             # The other one first in every second round, so that neither always meets a warm cache.
             for name in list(commands)[:: 1 if round_ % 2 == 0 else -1]:
-                took, peak = run(commands[name])
+                took, _, peak = run(commands[name])
                 seconds[name].append(took)
                 memory[name].append(peak)
                 print(f"{name:>22}: {took:6.2f} s, {n_tokens / took:9,.0f} tokens/s, {peak:5.0f} MiB")

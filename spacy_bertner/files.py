@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -108,6 +109,29 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         with contextlib.suppress(OSError):  # a folder that holds anything stays
             temporary.unlink(missing_ok=True)
+            for folder in missing:
+                folder.rmdir()
+        raise
+    with contextlib.suppress(OSError):  # not every file system can sync a folder
+        sync(path.parent)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Make a new folder that takes its place at `path`, with all its files on the disk, when the body of the `with` ends.
+
+    As `atomic_write`; there must be nothing at `path`.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    missing = [folder for folder in path.parents if not folder.exists()]
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        sync(*temporary.iterdir(), temporary)
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):  # a folder that holds anything stays
             for folder in missing:
                 folder.rmdir()
         raise

@@ -106,18 +106,25 @@ def prepared(nlp: Language) -> Iterator[None]:
 def annotate_chunk(nlp: Language, chunk: Chunk, writer: Writer) -> list[Rendered]:
     """Annotate and render the records of a chunk.
 
-    nlp: a pipeline, `prepared`. The memory that it took for the chunk is freed at the end, so no Doc outlives this call.
+    nlp: a pipeline, `prepared`.
     """
+    with memory_zone(nlp):
+        return _rendered(nlp, chunk, writer)
+
+
+@contextmanager
+def memory_zone(nlp: Language) -> Iterator[None]:
+    """Free the memory that a pipeline takes while the context lasts; no Doc outlives it."""
     zone = nlp.memory_zone()
     zone.__enter__()
     try:
-        return _rendered(nlp, chunk, writer)
+        yield
     finally:  # `with`, in spaCy before 3.8.14, leaves the zone open after an exception, and the pipeline unusable
         zone.__exit__(None, None, None)
 
 
 def _rendered(nlp: Language, chunk: Chunk, writer: Writer) -> list[Rendered]:
-    docs = docs_or_reasons(nlp, [record for record in chunk.records if record.error is None], partial(_input, nlp))
+    docs = docs_or_reasons(nlp, [record for record in chunk.records if record.error is None], partial(make_input, nlp))
     keys = written_groups(nlp)
     return [
         _render(writer, record, number, record.error or next(docs), keys)
@@ -166,7 +173,8 @@ def docs_or_reasons(nlp: Language, items: Sequence[T], make_input: Callable[[T],
         yield from docs_or_reasons(nlp, items[half:], make_input)
 
 
-def _input(nlp: Language, record: Record) -> str | Doc:
+def make_input(nlp: Language, record: Record) -> str | Doc:
+    """Return what a pipeline takes for a record: its text, or its Doc without the entities."""
     if isinstance(record.content, str):
         return record.content
     assert record.content is not None

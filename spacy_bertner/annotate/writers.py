@@ -10,7 +10,7 @@ import numbers
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from itertools import pairwise, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,9 +21,12 @@ from spacy.vocab import Vocab
 
 from ..formats.conll.docs import tagged_words
 from ..formats.conll.layout import DOC_MARK, starts_mark
-from ..formats.faults import printable
+from ..formats.docbin import merge_docbins
+from ..formats.faults import ConversionError, printable
+from ..formats.json_files import read_values
+from ..formats.source import Source
+from ..formats.write import RENDER, check_flat
 from ..span_groups import scored_spans
-from .docbin import merge_docbins
 from .records import Record
 
 # Decimal places of a score; further ones depend on the other documents in the batch
@@ -49,16 +52,6 @@ def _rounded(score: Any) -> float | None:
     """Return a score as it is written; None if it is no number, as with an extension of other code."""
     is_number = isinstance(score, numbers.Real) and math.isfinite(score)
     return round(float(score), SCORE_DIGITS) if is_number else None
-
-
-def _check_flat(entities: Sequence[Entity], name: str) -> None:
-    """Raise ValueError if entities overlap, for a format that cannot hold them."""
-    for (span, _), (other, _) in pairwise(entities):
-        if other.start < span.end:
-            raise ValueError(
-                f"{span.label_} {span.text!r} and {other.label_} {other.text!r} overlap, which the format {name} cannot "
-                "hold; use --format jsonl, csv or spacy"
-            )
 
 
 def _as_dict(span: Span, score: float | None) -> dict[str, Any]:
@@ -107,7 +100,8 @@ class Writer:
 class Jsonl(Writer):
     """One JSON object per record: text, entities, and the other fields of the input."""
 
-    name, suffixes, grows = "jsonl", (".jsonl", ".ndjson"), True
+    name, grows = "jsonl", True
+    suffixes: tuple[str, ...] = (".jsonl", ".ndjson")
 
     def render(self, record: Record, number: int, doc: Doc, entities: Sequence[Entity]) -> bytes:  # noqa: D102
         return _json_line({"text": doc.text, "entities": [_as_dict(*ent) for ent in entities], **_carried_over(record)})
@@ -117,9 +111,9 @@ class Jsonl(Writer):
         return _json_line({"error": reason, "at": record.place, **text, **_carried_over(record)})
 
 
-def _carried_over(record: Record) -> dict[str, Any]:
+def _carried_over(record: Record, reserved: Sequence[str] = RESERVED) -> dict[str, Any]:
     fields = dict(record.fields)
-    for name in RESERVED:
+    for name in reserved:
         if name in fields:
             new_name = f"input_{name}"
             while new_name in fields:
@@ -155,6 +149,63 @@ def _as_json(value: Any) -> str:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
+class Prodigy(Jsonl):
+    """Prodigy's tasks, one JSON object per record: the entities as spans to correct, and the other fields of the input.
+
+    A record that could not be processed is a task without spans.
+    """
+
+    name, suffixes = "prodigy", ()
+    reserved: tuple[str, ...] = (*RESERVED, "spans", "tokens", "answer", "_input_hash", "_task_hash")
+
+    def render(self, record: Record, number: int, doc: Doc, entities: Sequence[Entity]) -> bytes:  # noqa: D102
+        return self._task(doc.text, entities, number, _carried_over(record, self.reserved))
+
+    def render_error(self, record: Record, number: int, reason: str) -> bytes:  # noqa: D102
+        text = record.content if isinstance(record.content, str) else ""
+        fields = {"error": reason, "at": record.place, **_carried_over(record, self.reserved)}
+        return self._task(text, (), number, fields)
+
+    def _task(self, text: str, entities: Sequence[Entity], number: int, fields: dict[str, Any]) -> bytes:
+        return _json_line({**self._value(text, entities), **fields})
+
+    def _value(self, text: str, entities: Sequence[Entity]) -> dict[str, Any]:
+        offsets = [(span.start_char, span.end_char, span.label_) for span, _ in entities]
+        return RENDER[self.name](text, offsets, [score for _, score in entities])
+
+
+class Doccano(Prodigy):
+    """doccano's documents, likewise."""
+
+    name = "doccano"
+    reserved = (*RESERVED, "label", "labels", "relations", "Comments")
+
+
+class LabelStudio(Prodigy):
+    """Label Studio's tasks, likewise, in an array: the entities are predictions, and the other fields are in `data`."""
+
+    name, grows = "label-studio", False
+    reserved = RESERVED
+    header, footer = b"[\n", b"]\n"
+
+    def _task(self, text: str, entities: Sequence[Entity], number: int, fields: dict[str, Any]) -> bytes:
+        value = self._value(text, entities)
+        value["data"].update(fields)
+        return (b"," if number else b"") + _json_line(value)
+
+    def matches(self, file: IO[bytes], records: Iterable[Record]) -> bool:  # noqa: D102
+        faults, source = ConversionError(), Source.from_stream(file, "")
+        pairs = zip(read_values(source, "utf-8", faults), records, strict=True)
+        try:
+            is_same = all(
+                value["data"]["text"] == record.content or not isinstance(record.content, str)
+                for (_, value), record in pairs
+            )
+        except (KeyError, TypeError, ValueError):  # ValueError: not as many as records
+            return False
+        return is_same and not faults.total
+
+
 class Conll(Writer):
     """Tab-separated words and tags (IOB2), an empty line after each sentence, and one `-DOCSTART-` line per record.
 
@@ -164,7 +215,7 @@ class Conll(Writer):
     name, suffixes = "conll", (".conll", ".iob2", ".bio")
 
     def render(self, record: Record, number: int, doc: Doc, entities: Sequence[Entity]) -> bytes:  # noqa: D102
-        _check_flat(entities, self.name)
+        check_flat([span for span, _ in entities], self.name)
         lines: list[str] = []
         for token, tag, is_start in tagged_words(doc, [span for span, _ in entities]):
             if is_start and lines:
@@ -270,7 +321,7 @@ class Html(Writer):
 
     def render(self, record: Record, number: int, doc: Doc, entities: Sequence[Entity]) -> bytes:  # noqa: D102
         ents = [{"start": e.start_char, "end": e.end_char, "label": html.escape(e.label_)} for e, _ in entities]
-        _check_flat(entities, self.name)
+        check_flat([span for span, _ in entities], self.name)
         title = html.escape(printable(record.place))
         figure = {"text": doc.text, "ents": ents, "title": title, "settings": displacy.get_doc_settings(doc)}
         drawn = displacy.render(figure, style="ent", manual=True, page=False, jupyter=False)
@@ -288,7 +339,9 @@ class Html(Writer):
         return all(title == place for title, place in zip_longest(titles, places))
 
 
-WRITERS: dict[str, type[Writer]] = {kind.name: kind for kind in (Jsonl, Conll, Spacy, Csv, Html)}
+# For annotation tools
+TASKS = (Prodigy, Doccano, LabelStudio)
+WRITERS: dict[str, type[Writer]] = {kind.name: kind for kind in (Jsonl, Conll, Spacy, Csv, Html, *TASKS)}
 
 
 def find_writer(output: str | Path, name: str | None = None) -> Writer:

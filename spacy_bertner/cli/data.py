@@ -1,4 +1,4 @@
-"""The commands `convert` and `annotate`."""
+"""The commands `convert`, `annotate` and `suggest`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def convert_cli(
     misc_key: Annotated[str | None, typer.Option(help="Key of the tags in the MISC column of CoNLL-U")] = None,
     layout: Annotated[str, typer.Option(help="Form of the files: columns, conllu, prodigy, … or auto")] = "auto",
     to: Annotated[
-        str, typer.Option(help="spacy, prodigy, doccano, label-studio, brat, spacy-json, hf, conll")
+        str, typer.Option(help="spacy, prodigy, doccano, label-studio, brat, argilla, spacy-json, hf, parquet, conll")
     ] = "spacy",
     alignment: Annotated[str, typer.Option(help="Entities to tokens: strict (fail), contract, expand")] = "strict",
     offsets: Annotated[str, typer.Option(help="What offsets count: characters, utf16 or bytes")] = "characters",
@@ -106,7 +106,10 @@ def annotate_cli(
         str | None, typer.Option(help="text, lines, jsonl, csv, tsv, parquet, spacy or conll [default: by extension]")
     ] = None,
     output_format: Annotated[
-        str | None, typer.Option("--format", help="jsonl, conll, spacy, csv or html [default: by extension]")
+        str | None,
+        typer.Option(
+            "--format", help="jsonl, conll, spacy, csv, html, prodigy, doccano or label-studio [default: by extension]"
+        ),
     ] = None,
     text_key: Annotated[str, typer.Option(help="Key or column of the text in JSONL, CSV and Parquet")] = "text",
     encoding: Encoding = "utf-8",
@@ -169,3 +172,54 @@ def annotate_cli(
     )
     if summary.n_errors and summary.n_errors == summary.n_records:
         raise typer.Exit(1)
+
+
+@bertner.command("suggest")
+def suggest_cli(
+    pipeline: PipelineName,
+    inputs: Annotated[list[str], typer.Argument(metavar="TEXTS...", help="Files, folders, globs; - is standard input")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file of tasks to write")],
+    n: Annotated[int, typer.Option("--n", "-n", help="Texts to choose")] = 100,
+    exclude: Annotated[
+        list[Path] | None, typer.Option(help="A file with texts that are annotated already; repeatable")
+    ] = None,
+    strategy: Annotated[str, typer.Option(help="uncertainty or random")] = "uncertainty",
+    output_format: Annotated[
+        str | None,
+        typer.Option("--format", help="prodigy, doccano or label-studio [default: label-studio for .json, or prodigy]"),
+    ] = None,
+    input_format: Annotated[
+        str | None, typer.Option(help="text, lines, jsonl, csv, tsv, parquet, spacy or conll [default: by extension]")
+    ] = None,
+    text_key: Annotated[str, typer.Option(help="Key or column of the text in JSONL, CSV and Parquet")] = "text",
+    encoding: Encoding = "utf-8",
+    seed: Annotated[int, typer.Option(help="Seed of --strategy random")] = 0,
+    gpu_id: GpuId = -1,
+    code: Code = None,
+    force: Force = False,
+) -> None:
+    """Choose the texts to annotate next, those that the pipeline is least sure of, with its entities to be corrected.
+
+    The first is the one to learn most from. See docs/annotation_tools.md.
+    """
+    from ..annotate.readers import ReadSettings
+    from ..annotate.suggest import suggest
+    from ..annotate.worker import Pipeline
+
+    with one_line_errors("suggest"):
+        result = suggest(
+            Pipeline(pipeline, gpu_id=gpu_id, code=code).load(),
+            inputs,
+            output,
+            n,
+            exclude=exclude or (),
+            strategy=strategy,
+            output_format=output_format,
+            reading=ReadSettings(input_format=input_format, text_key=text_key, encoding=encoding),
+            seed=seed,
+            force=force,
+        )
+    for error in result.errors:
+        typer.echo(f"suggest: cannot be processed: {error}", err=True)
+    left_out = f"{result.n_excluded} annotated already, {result.n_repeated} repeated, {len(result.errors)} with errors"
+    print_text(f"Wrote {output}: {len(result.chosen)} of {result.n_texts} texts (left out: {left_out})")

@@ -47,14 +47,16 @@ def render(text: str, entities: Iterable[tuple[int, int, str]]) -> str:
     lines = []
     for number, (start, end, label) in enumerate(entities, 1):
         if re.search(r"\s", label):
-            raise ValueError(f"the label {label!r} has white space in it")
+            raise ValueError(f"the label {label!r} has white space in it, which brat cannot hold")
         parts, at = [], start
         for gap in _LINE_ENDS.finditer(text, start, end):
             parts += [(at, gap.start())] if gap.start() > at else []
             at = gap.end()
         parts += [(at, end)] if end > at else []
         if not parts or (parts[0][0], parts[-1][1]) != (start, end):
-            raise ValueError(f"{label} {text[start:end]!r} starts or ends with the end of a line")
+            raise ValueError(
+                f"{label} {text[start:end]!r} starts or ends with the end of a line, which brat cannot hold"
+            )
         offsets = ";".join(f"{first} {last}" for first, last in parts)
         covered = re.sub(r"[\t\r\n]", " ", " ".join(text[first:last] for first, last in parts))
         lines.append(f"T{number}\t{label} {offsets}\t{covered}\n")

@@ -22,16 +22,17 @@ from spacy.attrs import ENT_IOB, ENT_TYPE, ORTH
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
-from ..files import atomic_write, docbin_files
+from ..files import atomic_folder, atomic_write, docbin_files
 from .conll.docs import DocMaker, make_tokenizer, make_vocab
 from .conll.layout import is_conll
 from .conll.options import ReadOptions
 from .conll.scan import OnRead, Scan, scan, words_checksum
+from .docbin import DocSpool
 from .faults import ConversionError, Fault
 from .ledger import FileRecord, Ledger, Misaligned
 from .source import Source, find_files
 from .tools import FORMATS, fill, find_format, is_annotated
-from .write import render_docs
+from .write import write_docs
 
 __all__ = ["ConversionError", "Fault", "Ledger", "ReadOptions", "convert", "read_conll"]
 
@@ -91,7 +92,7 @@ def convert(
         raise ValueError(f"to={to!r}: expected one of spacy, {', '.join(FORMATS)}")
     suffix = ".spacy" if to == "spacy" else FORMATS[to].suffix
     output_dir = Path(output_dir)
-    if merge is None and output_dir.suffix == suffix and not output_dir.is_dir():
+    if merge is None and suffix and output_dir.suffix == suffix and not output_dir.is_dir():
         output_dir, merge = output_dir.parent, output_dir.name
     vocab = make_vocab(options.lang)
     tokenizer = cache(lambda: make_tokenizer(options.lang, vocab))  # only needed where spaces are known
@@ -113,11 +114,14 @@ def convert(
         ledger_file = None if ledger is None else stack.enter_context(atomic_write(Path(ledger)))
         total = 2 * sum(source.size() for source in sources)
         on_read = None if progress is None else lambda n_bytes: progress(n_bytes, total)
-        docbin = DocBin()
+        docs = DocSpool()
+        stack.callback(lambda: docs.close())
         for source, output in zip(sources, outputs, strict=True):
+            if not merge:
+                docs.close()
+                docs = DocSpool()
             try:
-                docbin = docbin if merge else DocBin()
-                record = _read(docbin, source, options, vocab, output, tokenizer, on_read, to)
+                record = _read(docs, source, options, vocab, output, tokenizer, on_read, to)
             except ConversionError as err:
                 faults.extend(err)
             except OSError as err:
@@ -127,13 +131,13 @@ def convert(
             result.files.append(record)
             if not merge:
                 try:
-                    _write(stack, docbin, to, output, source.name, options.spans_key, vocab)
+                    _write(stack, docs, to, output, [record], options.spans_key, vocab)
                 except ConversionError as err:
                     faults.extend(err)
         if faults.total:
             raise faults
         if merge:
-            _write(stack, docbin, to, outputs[0], str(outputs[0]), options.spans_key, vocab)
+            _write(stack, docs, to, outputs[0], result.files, options.spans_key, vocab)
         if ledger_file is not None:
             text = json.dumps(result.to_dict(), ensure_ascii=False, indent=2) + "\n"
             ledger_file.write(text.encode("utf-8", "backslashreplace"))
@@ -145,7 +149,7 @@ def _is_wanted(path: Path, to: str) -> bool:
 
 
 def _read(
-    docbin: DocBin,
+    docs: DocSpool,
     source: Source,
     options: ReadOptions,
     vocab: Vocab,
@@ -154,49 +158,65 @@ def _read(
     on_read: OnRead | None,
     to: str,
 ) -> FileRecord:
-    """Add the documents of a file of any format to a DocBin. Raises ConversionError."""
+    """Add the documents of a file of any format to others. Raises ConversionError."""
     if to != "spacy" and source.path is not None and source.path.suffix == ".spacy":
-        return _read_docbin(docbin, source, source.path, vocab, output)
+        return _read_docbin(docs, source, source.path, vocab, output, options.spans_key)
     name = find_format(source, options)
     if name is None:
-        return _fill(docbin, scan(source, options, on_read), vocab, output, tokenizer, on_read)
+        return _fill(docs, scan(source, options, on_read), vocab, output, tokenizer, on_read)
     # These are read once
     twice = None if on_read is None else lambda n_bytes: on_read(2 * n_bytes)
-    return fill(docbin, source, name, options, tokenizer(), output, twice)
+    return fill(docs, source, name, options, tokenizer(), output, twice)
 
 
-def _read_docbin(docbin: DocBin, source: Source, path: Path, vocab: Vocab, output: Path) -> FileRecord:
+def _read_docbin(
+    docs: DocSpool, source: Source, path: Path, vocab: Vocab, output: Path, spans_key: str | None
+) -> FileRecord:
+    """Add the documents of a DocBin to others."""
     (file,) = docbin_files(path)
     record = FileRecord(source.name, "spacy", {}, None, "records", "given", str(output), sentences=None)
     for doc in DocBin().from_disk(file).get_docs(vocab):
-        docbin.add(doc)
+        docs.add(doc)
         record.documents += 1
         record.tokens += len(doc)
         record.entities.update(ent.label_ for ent in doc.ents)
-        record.layer.update(span.label_ for group in doc.spans.values() for span in group)
+        for key, group in doc.spans.items():
+            if key == spans_key:
+                record.layer.update(span.label_ for span in group)
+            else:
+                record.skipped[f"entities in doc.spans[{key!r}]"] += len(group)
         record.missing += sum(token.ent_iob == 0 for token in doc)
     return record
 
 
 def _write(
-    stack: contextlib.ExitStack, docbin: DocBin, to: str, output: Path, source: str, spans_key: str | None, vocab: Vocab
+    stack: contextlib.ExitStack,
+    docs: DocSpool,
+    to: str,
+    output: Path,
+    records: list[FileRecord],
+    spans_key: str | None,
+    vocab: Vocab,
 ) -> None:
-    """Write documents to a file that takes its place when the stack ends. Raises ConversionError if they do not fit."""
+    """Write documents to a file or folder that takes its place when the stack ends.
+
+    records: of the files that the documents are from. Raises ConversionError if the documents do not fit the format, or if
+    the entities written are not those read.
+    """
     if to == "spacy":
-        stack.enter_context(atomic_write(output)).write(docbin.to_bytes())
+        docs.write(stack.enter_context(atomic_write(output)))
         return
-    counts: Counter[str] = Counter()
-    files = list(render_docs(docbin.get_docs(vocab), to, output, source, spans_key, counts))
-    if to != "brat":
-        stack.enter_context(atomic_write(output)).write(files[0][1])
-        return
-
-    def write_each() -> None:  # too many to be open at once; after everything has been checked
-        for path, content in files:
-            with atomic_write(path) as file:
-                file.write(content)
-
-    stack.push(lambda kind, *_: None if kind else write_each())
+    source = records[0].input if len(records) == 1 else str(output)
+    target = stack.enter_context(atomic_folder(output) if to == "brat" else atomic_write(output))
+    read = Counter[str]()
+    for record in records:
+        read += record.entities if spans_key is None else record.layer
+        other, what = (record.layer, "doc.spans") if spans_key is None else (record.entities, "doc.ents")
+        record.skipped.update({f"entities in {what}": other.total()} if other else {})
+    written = write_docs(docs.docs(vocab), to, target, source, spans_key, read)
+    if written != read:
+        what = f"{read.total()} entities read, {written.total()} written, or not the same ones"
+        raise ConversionError([Fault(source, None, what)])
 
 
 def _open(path: Path | None) -> Source:
@@ -224,8 +244,10 @@ def _choose_outputs(
     for path in written:
         if path.resolve() in inputs:
             faults.add(Fault(str(path), None, "would overwrite an input"))
-        elif path.is_dir():
+        elif path.is_dir() and (suffix or path not in first):
             faults.add(Fault(str(path), None, "would be a file, and this is a folder"))
+        elif not suffix and path.exists() and path in first:
+            faults.add(Fault(str(path), None, "exists already: name another folder, or delete it"))
     if len({path.resolve() for path in written}) < len(written):
         faults.add(Fault(str(ledger), None, "would overwrite an output"))
     if faults.total:
@@ -234,22 +256,22 @@ def _choose_outputs(
 
 
 def _fill(
-    docbin: DocBin, found: Scan, vocab: Vocab, output: Path, tokenizer: Callable[[], Tokenize], on_read: OnRead | None
+    docs: DocSpool, found: Scan, vocab: Vocab, output: Path, tokenizer: Callable[[], Tokenize], on_read: OnRead | None
 ) -> FileRecord:
-    """Add the documents of a file to a DocBin. Raises ConversionError if anything is lost, compared with what was read."""
-    record, n_before = found.record, len(docbin)
+    """Add the documents of a file to others. Raises ConversionError if anything is lost, compared with what was read."""
+    record, first = found.record, docs.cut()
     record.output = str(output)
     layer: Counter[str] = Counter()
     # Only with `repair` is there anything left to report
     blocks = found.blocks(on_read, report=record.entries.append if found.n_faults else None)
     for doc in DocMaker(vocab, found).docs(blocks):
         record.documents += 1
-        docbin.add(doc)
+        docs.add(doc)
         layer.update(span.label_ for span in doc.spans.get(found.options.layer_key, ()))
         if record.spaces != "unknown":
             record.misaligned.extend(_misaligned(doc, tokenizer(), record.documents))
     record.entries.sort(key=lambda entry: entry.line)
-    tokens, words_crc, entities = _count(docbin, n_before, vocab)
+    tokens, words_crc, entities = _count(docs, first, vocab)
     if (tokens, words_crc) != (record.tokens, found.words_crc):
         raise found.source.error(f"{record.tokens} words read, {tokens} written, or not the same ones", line=None)
     if (entities, layer) != (record.entities, record.layer):
@@ -267,17 +289,18 @@ def _misaligned(doc: Doc, tokenize: Tokenize, number: int) -> Iterator[Misaligne
             yield Misaligned(number, ent.start_char, ent.end_char, ent.label_, ent.text)
 
 
-def _count(docbin: DocBin, first: int, vocab: Vocab) -> tuple[int, int, Counter[str]]:
-    """Count tokens and entities by label, and make a checksum of the words, from one document on.
+def _count(docs: DocSpool, first: int, vocab: Vocab) -> tuple[int, int, Counter[str]]:
+    """Count tokens and entities by label, and make a checksum of the words, from one part on.
 
     All of them from the very arrays that are written.
     """
-    orth, iob, type_ = (docbin.attrs.index(attr) for attr in (ORTH, ENT_IOB, ENT_TYPE))
     string = vocab.strings.__getitem__
     tokens = crc = 0
     entities: Counter[str] = Counter()
-    for array in docbin.tokens[first:]:  # (n_tokens, n_attrs)
-        tokens += len(array)
-        crc = words_checksum(list(map(string, array[:, orth].tolist())), crc)
-        entities.update(map(string, array[array[:, iob] == 3, type_].tolist()))
+    for docbin in docs.bins(first):
+        orth, iob, type_ = map(docbin.attrs.index, (ORTH, ENT_IOB, ENT_TYPE))
+        for array in docbin.tokens:  # (n_tokens, n_attrs)
+            tokens += len(array)
+            crc = words_checksum(list(map(string, array[:, orth].tolist())), crc)
+            entities.update(map(string, array[array[:, iob] == 3, type_].tolist()))
     return tokens, crc, entities

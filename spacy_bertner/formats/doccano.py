@@ -44,6 +44,6 @@ def add_item(record: Record, key: str, item: Any) -> None:
         raise ValueError(f"{key}: {item!r} is no entity with start, end and label")
 
 
-def render(text: str, entities: list[tuple[int, int, str]]) -> Any:
-    """Return the document of a text with its entities, as doccano imports and exports it."""
+def render(text: str, entities: list[tuple[int, int, str]], scores: list[float | None] | None = None) -> Any:
+    """Return the document of a text with its entities, as doccano imports and exports it, which has no scores."""
     return {"text": text, "label": [list(entity) for entity in entities]}

@@ -9,7 +9,7 @@ from typing import Any
 from .conll.schemes import EDGE, Bigrams, TagParser, begins, find_violation, rank_schemes
 from .records import Record, take_list
 
-_TAG_KEYS = ("ner_tags", "tags", "ner", "labels")
+TAG_KEYS = ("ner_tags", "tags", "ner", "labels")
 
 
 def recognise(value: Any) -> bool:
@@ -18,7 +18,7 @@ def recognise(value: Any) -> bool:
 
 
 def _tag_key(value: dict[str, Any]) -> str | None:
-    return next((key for key in _TAG_KEYS if key in value), None)
+    return next((key for key in TAG_KEYS if key in value), None)
 
 
 def read_row(value: Any, labels: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .records import Record, take_list, take_text
+from .records import Record, find_text, take_list, take_text
 
 
 def recognise(value: Any) -> bool:
@@ -22,7 +22,7 @@ def parse(value: Any, text_key: str | None = None) -> list[Record]:
 
 
 def _parse_task(value: dict[str, Any], text_key: str | None) -> list[Record]:
-    text = take_text(value["data"], text_key or _find_text(value["data"]))
+    text = take_text(value["data"], text_key or find_text(value["data"]))
     annotations = take_list(value, "completions" if "completions" in value else "annotations")
     if not annotations:
         return [Record(text, skip="without annotation")]
@@ -38,13 +38,6 @@ def _parse_task(value: dict[str, Any], text_key: str | None) -> list[Record]:
                 _add_region(record, region)
         records.append(record)
     return records
-
-
-def _find_text(data: dict[str, Any]) -> str:
-    keys = [key for key, item in data.items() if isinstance(item, str)]
-    if "text" not in data and len(keys) > 1:
-        raise ValueError(f"has several texts, {', '.join(map(repr, keys))}: choose with --text-key")
-    return "text" if "text" in data or not keys else keys[0]
 
 
 def _annotator(by: Any) -> str | None:
@@ -79,9 +72,12 @@ def _parse_min(value: dict[str, Any], text_key: str | None) -> Record:
     return record
 
 
-def render(text: str, entities: list[tuple[int, int, str]]) -> Any:
-    """Return the task of a text with its entities, for a project whose configuration has `label` on `text`."""
-    regions = [
+def render(text: str, entities: list[tuple[int, int, str]], scores: list[float | None] | None = None) -> Any:
+    """Return the task of a text with its entities, for a project whose configuration has `label` on `text`.
+
+    scores: those of entities that a pipeline has found, which are then predictions; None for annotation.
+    """
+    regions: list[dict[str, Any]] = [
         {
             "id": f"e{number}",
             "from_name": "label",
@@ -91,4 +87,7 @@ def render(text: str, entities: list[tuple[int, int, str]]) -> Any:
         }
         for number, (start, end, label) in enumerate(entities, 1)
     ]
-    return {"data": {"text": text}, "annotations": [{"result": regions}]}
+    if scores is None:
+        return {"data": {"text": text}, "annotations": [{"result": regions}]}
+    regions = [{**region, "score": score} for region, score in zip(regions, scores, strict=True)]
+    return {"data": {"text": text}, "predictions": [{"model_version": "spacy-bertner", "result": regions}]}

@@ -95,7 +95,8 @@ class Ledger:
         """Return the files and their totals, ready for JSON, with labels in alphabetical order."""
         files = []
         for record in self.files:
-            counts = {"entities": dict(sorted(record.entities.items())), "layer": dict(sorted(record.layer.items()))}
+            # `asdict` would count the items of a Counter
+            counts = {name: dict(sorted(getattr(record, name).items())) for name in ("entities", "layer", "skipped")}
             files.append(asdict(record) | counts)
         return {
             "files": files,

@@ -37,7 +37,12 @@ def parse(value: Any, text_key: str | None = None) -> list[Record]:
     return [record]
 
 
-def render(text: str, entities: list[tuple[int, int, str]]) -> Any:
-    """Return the task of a text with its entities."""
-    spans = [{"start": start, "end": end, "label": label} for start, end, label in entities]
-    return {"text": text, "spans": spans, "answer": "accept"}
+def render(text: str, entities: list[tuple[int, int, str]], scores: list[float | None] | None = None) -> Any:
+    """Return the task of a text with its entities.
+
+    scores: those of entities that a pipeline has found, so that the task has no answer yet; None for annotation.
+    """
+    spans: list[dict[str, Any]] = [{"start": start, "end": end, "label": label} for start, end, label in entities]
+    if scores is None:
+        return {"text": text, "spans": spans, "answer": "accept"}
+    return {"text": text, "spans": [{**span, "score": score} for span, score in zip(spans, scores, strict=True)]}

@@ -79,6 +79,14 @@ def take_text(value: Any, key: str) -> str:
     return value[key]
 
 
+def find_text(fields: dict[str, Any]) -> str:
+    """Return the key of the one text in the fields of a record; raise ValueError if there are several."""
+    keys = [key for key, item in fields.items() if isinstance(item, str)]
+    if "text" not in fields and len(keys) > 1:
+        raise ValueError(f"has several texts, {', '.join(map(repr, keys))}: choose with --text-key")
+    return "text" if "text" in fields or not keys else keys[0]
+
+
 def take_list(value: dict[str, Any], key: str) -> list[Any]:
     """Return the list under a key, empty if there is none; raise ValueError if it is something else."""
     found = value.get(key)

@@ -63,7 +63,7 @@ class Source:
 
     def size(self) -> int:
         """Return the number of bytes."""
-        with self._open() as file:
+        with self.open() as file:
             return file.seek(0, io.SEEK_END)
 
     def close(self) -> None:
@@ -72,7 +72,8 @@ class Source:
             self._copy.close()
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[IO[bytes]]:
+    def open(self) -> Iterator[IO[bytes]]:
+        """Open it for reading bytes."""
         if self._copy is not None:
             self._copy.seek(0)
             yield self._copy
@@ -90,13 +91,13 @@ class Source:
         on_read: called now and then with the number of bytes read since.
         Raises ConversionError for bytes that are no text at all.
         """
-        with self._open() as file, self._decoded(file, encoding) as text:
+        with self.open() as file, self._decoded(file, encoding) as text:
             # Not `yield from text`, which would close the file of a reader that stops early
             yield from map(str, text) if on_read is None else _reporting(text, file, on_read)
 
     def chunks(self, encoding: str, on_read: Callable[[int], None] | None = None) -> Iterator[str]:
         """Read the text in pieces of any length, for files that may be one long line; otherwise as `lines`."""
-        with self._open() as file, self._decoded(file, encoding, any_newline=False) as text:
+        with self.open() as file, self._decoded(file, encoding, any_newline=False) as text:
             pieces = iter(lambda: text.read(1 << 20), "")
             yield from pieces if on_read is None else _reporting(pieces, file, on_read, every=1)
 

@@ -32,6 +32,6 @@ def parse(value: Any, text_key: str | None = None) -> list[Record]:
     return [record]
 
 
-def render(text: str, entities: list[tuple[int, int, str]]) -> Any:
-    """Return the pair of a text and its entities."""
+def render(text: str, entities: list[tuple[int, int, str]], scores: list[float | None] | None = None) -> Any:
+    """Return the pair of a text and its entities; it has no scores."""
     return [text, {"entities": [list(entity) for entity in entities]}]

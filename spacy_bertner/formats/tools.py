@@ -6,17 +6,18 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 from spacy.attrs import ORTH
-from spacy.tokens import Doc, DocBin
+from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
-from . import brat, doccano, hf, label_studio, prodigy, spacy_json
+from . import argilla, brat, doccano, hf, label_studio, parquet, prodigy, spacy_json
 from .conll.options import ReadOptions
 from .conll.schemes import TagParser
+from .docbin import DocSpool
 from .faults import ConversionError, Fault
 from .json_files import Place, read_values, starts_like_json
 from .ledger import Entry, FileRecord
@@ -31,7 +32,8 @@ JSON_SUFFIXES = frozenset({".json", ".jsonl", ".ndjson"})
 class Format:
     """What a format can hold, and how it is written; reading and writing go by this table.
 
-    suffix: of its files. holds_overlaps: entities that overlap. is_array: one array of JSON, not one value on each line.
+    suffix: of its files; none for a folder. holds_overlaps: entities that overlap. is_array: one array of JSON, not one
+        value on each line.
     """
 
     suffix: str
@@ -44,8 +46,10 @@ FORMATS = {
     "label-studio": Format(".json", is_array=True),
     "doccano": Format(".jsonl"),
     "spacy-json": Format(".json", is_array=True),
+    "argilla": Format(".json", is_array=True),
     "hf": Format(".jsonl", holds_overlaps=False),
-    "brat": Format(".ann"),
+    "parquet": Format(".parquet", holds_overlaps=False),
+    "brat": Format(""),
     "conll": Format(".conll", holds_overlaps=False),
 }
 # In the order in which they are tried: a task of Label Studio may have a text and labels too
@@ -54,6 +58,7 @@ _JSON = {
     "prodigy": (prodigy.recognise, prodigy.parse),
     "doccano": (doccano.recognise, doccano.parse),
     "spacy-json": (spacy_json.recognise, spacy_json.parse),
+    "argilla": (argilla.recognise, argilla.parse),
     "hf": (hf.recognise, None),
 }
 
@@ -68,6 +73,8 @@ def find_format(source: Source, options: ReadOptions) -> str | None:
     suffix = "" if source.path is None else source.path.suffix.lower()
     if suffix == ".ann":
         return "brat"
+    if suffix == ".parquet":
+        return "parquet"
     try:
         if not starts_like_json(source, options.encoding):
             return None
@@ -99,11 +106,31 @@ def is_annotated(path: Path) -> bool:
         known = suffix in JSON_SUFFIXES and find_format(Source.from_path(path), ReadOptions()) is not None
     except ConversionError:
         known = suffix != ".json"  # there may be any other JSON beside data
-    return known or suffix == ".ann"
+    return known or suffix == ".ann" or (suffix == ".parquet" and parquet.recognise(path))
+
+
+def read_texts(source: Source, options: ReadOptions) -> Iterator[str] | None:
+    """Read the texts of a file, annotated or not; None if it has none of the formats here.
+
+    Raises ConversionError, at the end, for records that cannot be read.
+    """
+    try:
+        name = find_format(source, options)
+    except ConversionError:
+        name = None
+    return None if name is None else _texts(source, name, options)
+
+
+def _texts(source: Source, name: str, options: ReadOptions) -> Iterator[str]:
+    faults = ConversionError()
+    for _, record in _records(source, name, options, faults, None):
+        yield record.text if record.words is None else " ".join(record.words)
+    if faults.total:
+        raise faults
 
 
 def fill(
-    docbin: DocBin,
+    docs: DocSpool,
     source: Source,
     name: str,
     options: ReadOptions,
@@ -111,21 +138,22 @@ def fill(
     output: Path,
     on_read: OnRead | None,
 ) -> FileRecord:
-    """Add the documents of a file to a DocBin.
+    """Add the documents of a file to others.
 
     name: a key of `FORMATS`. tokenizer: of the texts, with the vocabulary of the Docs.
     Raises ConversionError for whatever is wrong with the file, and if anything is lost, compared with what was read.
     """
-    spaces = "unknown" if name == "hf" else "given"
+    are_rows = name in ("hf", "parquet")
+    spaces = "unknown" if are_rows else "given"
     ledger = FileRecord(source.name, name, {}, None, "records", spaces, str(output), sentences=None)
     vocab: Vocab = tokenizer.vocab  # type: ignore[attr-defined]
-    faults, first = ConversionError(), len(docbin)
+    faults, first = ConversionError(), docs.cut()
     read, read_crc, n_wrong, n_fit = Counter[str](), 0, 0, Counter[str]()
     for (line, number), record in _choose(
         _records(source, name, options, faults, on_read), source, options, ledger, faults
     ):
         within = "" if number is None else f"record {number}: "
-        if name == "hf":
+        if are_rows:
             read_crc = zlib.crc32("\n".join(record.words or ()).encode("utf-8", "surrogatepass"), read_crc)
         try:
             read_crc = zlib.crc32(record.text.encode(), read_crc)
@@ -155,7 +183,7 @@ def fill(
         ledger.tokens += len(made.doc)
         ledger.missing += sum(token.ent_iob == 0 for token in made.doc) if record.is_partial or made.problems else 0
         ledger.skipped.update({key: n for key, n in record.left_out.items() if n})
-        docbin.add(made.doc)
+        docs.add(made.doc)
     if n_wrong and (note := units_note(source.name, n_wrong, n_fit)):
         faults.notes.append(note)
     if not faults.total and not ledger.documents:
@@ -163,16 +191,17 @@ def fill(
         faults.add(Fault(source.name, None, f"no document to read{': ' + reasons if reasons else ''}"))
     if faults.total:
         raise faults
-    if _checksum(docbin, first, vocab, name == "hf") != read_crc:
+    if _checksum(docs, first, vocab, are_rows) != read_crc:
         raise source.error("the words written are not the ones read", None)
     return ledger
 
 
-def _checksum(docbin: DocBin, first: int, vocab: Vocab, are_words: bool) -> int:
-    """Return the checksum of the texts from one document on, or of their words, from the arrays that are written."""
+def _checksum(docs: DocSpool, first: int, vocab: Vocab, are_words: bool) -> int:
+    """Return the checksum of the texts from one part on, or of their words, from the arrays that are written."""
     string: Callable[[int], str] = vocab.strings.__getitem__
-    orth, crc = docbin.attrs.index(ORTH), 0
-    for array, spaces in zip(docbin.tokens[first:], docbin.spaces[first:], strict=True):
+    crc = 0
+    arrays = chain.from_iterable(zip(b.tokens, b.spaces, repeat(b.attrs.index(ORTH))) for b in docs.bins(first))
+    for array, spaces, orth in arrays:
         words = list(map(string, array[:, orth].tolist()))
         if are_words:
             text = "\n".join(words)
@@ -220,13 +249,13 @@ def _records(
     if name == "brat":
         yield from _read_brat(source, options, faults)
         return
-    if name == "hf":
-        parse = _make_row_parser(source, options, faults)
+    if name in ("hf", "parquet"):
+        parse = _make_row_parser(source, name, options)
     else:
         tool = _JSON[name][1]
         assert tool is not None
         parse = lambda value: tool(value, options.text_key)  # noqa: E731
-    for (line, number), value in read_values(source, options.encoding, faults, on_read):
+    for (line, number), value in _values(source, name, options, faults, on_read):
         try:
             for record in parse(value):
                 yield (line, number), record
@@ -234,18 +263,28 @@ def _records(
             faults.add(Fault(source.name, line, f"{'' if number is None else f'record {number} '}{err}"))
 
 
-def _make_row_parser(source: Source, options: ReadOptions, faults: ConversionError) -> Callable[[Any], list[Record]]:
+def _values(
+    source: Source, name: str, options: ReadOptions, faults: ConversionError, on_read: OnRead | None
+) -> Iterable[tuple[Place, Any]]:
+    if name == "parquet":
+        return parquet.read_rows(source)
+    return read_values(source, options.encoding, faults, on_read)
+
+
+def _make_row_parser(source: Source, name: str, options: ReadOptions) -> Callable[[Any], list[Record]]:
+    """Return the function that makes the record of a row; the file is read once for it, to find the tag scheme."""
+    names = options.labels or (parquet.tag_names(source) if name == "parquet" else ())
     parse = TagParser(options.missing, options.scheme == "IO", options.label)
 
     def tags() -> Iterator[list[str]]:
-        for _, value in read_values(source, options.encoding, ConversionError()):
+        for _, value in _values(source, name, options, ConversionError(), None):
             try:
-                yield hf.read_row(value, options.labels)[1]
+                yield hf.read_row(value, names)[1]
             except ValueError:  # reported when it is read again
                 continue
 
     scheme = options.scheme or hf.find_scheme(tags(), parse)
-    return lambda value: [hf.make_record(*hf.read_row(value, options.labels), parse, scheme)]
+    return lambda value: [hf.make_record(*hf.read_row(value, names), parse, scheme)]
 
 
 def _read_brat(source: Source, options: ReadOptions, faults: ConversionError) -> Iterator[tuple[Place, Record]]:

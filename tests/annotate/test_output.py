@@ -19,30 +19,29 @@ def test_cut_off_anywhere(form, tmp_path, ner):
     """The journal of a killed run ends at any byte."""
     given = write_jsonl(tmp_path / "in.jsonl", ({"text": text, "n": "ü"} for text in TEXTS[:5]))
     whole, output = tmp_path / f"whole.{form}", tmp_path / f"out.{form}"
-    settings = RunSettings(batch_size=2)
+    settings = RunSettings(form, batch_size=2)
+    grows = WRITERS[form].grows
     annotate(ner, [given], whole, settings)
-    journal = output if form == "jsonl" else tmp_path / f"out.{form}.part"
+    journal = output if grows else tmp_path / f"out.{form}.part"
     ner.add_pipe("annotate_tests_stops", last=True)
     ner.get_pipe("annotate_tests_stops").after = 4
     with pytest.raises(KeyboardInterrupt):
         annotate(ner, [given], output, settings)
     ner.remove_pipe("annotate_tests_stops")
     state = tmp_path / f"out.{form}.run"
-    assert journal.exists() and state.exists() and (form == "jsonl") == output.exists()
+    assert journal.exists() and state.exists() and (grows) == output.exists()
     data, run = journal.read_bytes(), state.read_bytes()
     assert data.count(b"\n") == 4
     ends = {i for i, byte in enumerate(data) if data[i - 1] == 10 or byte == 10}
     for cut in sorted({*range(0, len(data), 37), *ends, len(data)}):
         journal.write_bytes(data[:cut])
         state.write_bytes(run)
-        output.unlink(missing_ok=True) if form != "jsonl" else None
-        summary = annotate(ner, [given], output, RunSettings(batch_size=2, resume=True))
+        output.unlink(missing_ok=True) if not grows else None
+        summary = annotate(ner, [given], output, RunSettings(form, batch_size=2, resume=True))
         assert summary.n_resumed == data[:cut].count(b"\n")
         assert output.read_bytes() == whole.read_bytes()
-        assert not state.exists() and (form == "jsonl" or not journal.exists())
-    assert annotate(ner, [given], output, RunSettings(batch_size=2, resume=True)).n_records == (
-        5 if form == "jsonl" else 0
-    )
+        assert not state.exists() and (grows or not journal.exists())
+    assert annotate(ner, [given], output, RunSettings(form, batch_size=2, resume=True)).n_records == (5 if grows else 0)
     assert output.read_bytes() == whole.read_bytes()
 
 
@@ -124,12 +123,12 @@ def test_output_of_another_is_left_as_it_is(tmp_path, ner, texts_file):
         assert (tmp_path / name).read_bytes() == data
 
 
-@pytest.mark.parametrize("form", [form for form in WRITERS if form != "jsonl"])
+@pytest.mark.parametrize("form", [form for form in WRITERS if not WRITERS[form].grows])
 def test_whole_file_of_another_is_not_taken_for_complete(form, tmp_path, ner, texts_file):
     output = tmp_path / f"out.{form}"
     shorter = write_jsonl(tmp_path / "other.jsonl", ({"text": text} for text in TEXTS[:5]))
-    annotate(ner, [shorter], output)
-    assert annotate(ner, [shorter], output, RunSettings(resume=True)).n_records == 0
+    annotate(ner, [shorter], output, RunSettings(form))
+    assert annotate(ner, [shorter], output, RunSettings(form, resume=True)).n_records == 0
     of_another_run = output.read_bytes()
     for data in (
         b"my notes\n",
@@ -139,7 +138,7 @@ def test_whole_file_of_another_is_not_taken_for_complete(form, tmp_path, ner, te
     ):
         output.write_bytes(data)
         with pytest.raises(ValueError, match="was not written by a run over these inputs"):
-            annotate(ner, [texts_file], output, RunSettings(resume=True))
+            annotate(ner, [texts_file], output, RunSettings(form, resume=True))
         assert output.read_bytes() == data
 
 

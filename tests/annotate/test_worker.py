@@ -8,7 +8,7 @@ from spacy.language import Language
 from spacy.tokens import DocBin, Span
 
 from spacy_bertner import files
-from spacy_bertner.annotate.run import annotate
+from spacy_bertner.annotate.run import RunSettings, annotate
 from spacy_bertner.annotate.worker import Pipeline, set_threshold
 from spacy_bertner.annotate.writers import WRITERS
 from spacy_bertner.formats.convert import read_conll
@@ -25,7 +25,7 @@ def test_nothing_is_lost(kind, form, tmp_path, ner, texts_file):
         ner.set_error_handler(lambda *args: None)
     handler = ner.default_error_handler
     output = tmp_path / f"out.{form}"
-    summary = annotate(ner, [texts_file], output)
+    summary = annotate(ner, [texts_file], output, RunSettings(form))
     bad = [i for i, text in enumerate(TEXTS) if "Elbe" in text]
     assert summary.n_errors == len(bad) == 2 and summary.n_records == len(TEXTS)
     assert ner.default_error_handler is handler and ner.max_length == 10**6

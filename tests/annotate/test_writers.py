@@ -11,8 +11,8 @@ from spacy.tokens import DocBin, Span
 from spacy.training.converters import conll_ner_to_docs
 
 from spacy_bertner.annotate.readers import ReadSettings
-from spacy_bertner.annotate.run import annotate
-from spacy_bertner.formats.convert import read_conll
+from spacy_bertner.annotate.run import RunSettings, annotate
+from spacy_bertner.formats.convert import ConversionError, ReadOptions, convert, read_conll
 
 from .conftest import TEXTS, expected, read_jsonl, spans, write_jsonl
 
@@ -119,3 +119,47 @@ def test_html_output(tmp_path, ner, texts_file):
     page = (tmp_path / "out.html").read_text(encoding="utf8")
     assert page.count("<mark") == sum(map(len, expected(ner))) and page.count('class="entities"') == len(TEXTS)
     assert page.startswith("<!DOCTYPE html>") and page.endswith("</body>\n</html>\n")
+
+
+def found_in(name, tasks):
+    if name == "label-studio":
+        regions = [
+            [r["value"] | {"label": r["value"]["labels"][0]} for r in t["predictions"][0]["result"]] for t in tasks
+        ]
+    else:
+        regions = [task["spans" if name == "prodigy" else "label"] for task in tasks]
+    as_tuple = (lambda e: tuple(e)) if name == "doccano" else (lambda e: (e["start"], e["end"], e["label"]))
+    return [[as_tuple(entity) for entity in of_task] for of_task in regions]
+
+
+@pytest.mark.parametrize("name", ["prodigy", "doccano", "label-studio"])
+def test_tasks_of_annotation_tools(tmp_path, ner, name):
+    fields = [{"text": text, "id": i, "answer": "reject", "label": ["X"]} for i, text in enumerate(TEXTS)]
+    given = write_jsonl(tmp_path / "in.jsonl", [*fields, {"text": None, "id": -1}])
+    out = tmp_path / "tasks.json"
+    annotate(ner, [given], out, RunSettings(output_format=name, batch_size=5))
+    content = out.read_text(encoding="utf8")
+    *tasks, error = json.loads(content) if name == "label-studio" else map(json.loads, content.splitlines())
+    data = [task["data"] if name == "label-studio" else task for task in tasks]
+    assert [(of_task["text"], of_task["id"]) for of_task in data] == list(zip(TEXTS, range(len(TEXTS)), strict=True))
+    assert found_in(name, tasks) == expected(ner)
+    assert "null, not a text" in (error["data"] if name == "label-studio" else error)["error"]
+    if name == "prodigy":  # not answered yet
+        assert "answer" not in tasks[0] and tasks[0]["input_answer"] == "reject"
+    again = annotate(ner, [given], out, RunSettings(output_format=name, batch_size=5, resume=True))
+    assert again.n_records in (0, len(fields) + 1) and out.read_text(encoding="utf8") == content
+    write_jsonl(given, fields[1:])
+    with pytest.raises(ValueError, match="--force"):
+        annotate(ner, [given], out, RunSettings(output_format=name, batch_size=5, resume=True))
+
+
+@pytest.mark.parametrize("name", ["prodigy", "doccano", "label-studio"])
+def test_tasks_are_read_back(tmp_path, ner, texts_file, name):
+    annotate(ner, [texts_file], tmp_path / "tasks.json", RunSettings(output_format=name))
+    if name == "label-studio":  # predictions are not annotation
+        with pytest.raises(ConversionError, match=f"{len(TEXTS)} without annotation"):
+            convert([tmp_path / "tasks.json"], tmp_path / "out")
+    else:
+        convert([tmp_path / "tasks.json"], tmp_path / "out", ReadOptions(alignment="expand"))
+        docs = DocBin().from_disk(tmp_path / "out" / "tasks.spacy").get_docs(ner.vocab)
+        assert [spans(doc) for doc in docs] == expected(ner)

@@ -2,23 +2,33 @@
 
 import io
 import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import spacy
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from spacy.tokens import Doc, DocBin, Span
 
-from spacy_bertner.formats.convert import ConversionError, ReadOptions, convert
+from spacy_bertner.formats.convert import ConversionError, ReadOptions, convert, read_conll
+from spacy_bertner.formats.docbin import DocSpool
 from spacy_bertner.formats.json_files import read_values
 from spacy_bertner.formats.source import Source
 from spacy_bertner.formats.tools import FORMATS, fill, find_format
-from spacy_bertner.formats.write import render_docs
+from spacy_bertner.formats.write import write_docs
 
 from ..behaviour.hostile import any_word
 from .helpers import from_bin, run
+
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 
 EXPORTS = Path(__file__).parent / "exports"
 NAMES = sorted(path.name.removesuffix(".expected") for path in EXPORTS.glob("*.expected"))
@@ -59,42 +69,136 @@ def docs(draw):
     return doc
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("brat", "conll", "hf")])
-@settings(max_examples=60, deadline=None)
+def out_and_in_again(corpus, name, folder):
+    """Write documents and read them; those that the format refuses are left out. Returns the others, and what was read."""
+    written, labels = [], {ent.label_ for doc in corpus for ent in doc.ents}
+    for doc in corpus:
+        try:
+            write_docs([doc], name, folder / "try" if name == "brat" else io.BytesIO(), "a", None, labels)
+            written.append(doc)
+        except ConversionError as err:
+            assert re.search(r"document 1: .*(cannot hold)$", str(err), re.DOTALL)
+    path = folder / f"a{FORMATS[name].suffix}"
+    if name == "brat":
+        path.mkdir()
+        counts, paths = write_docs(written, name, path, "a", None, labels), path.glob("*.ann")
+    else:
+        with path.open("wb") as file:
+            counts, paths = write_docs(written, name, file, "a", None, labels), [path]
+    assert counts == Counter(ent.label_ for doc in written for ent in doc.ents)
+    if name == "conll":
+        return written, list(read_conll(path, vocab=NLP.vocab)) if any(map(words, written)) else []
+    spool = DocSpool()
+    for path in sorted(paths) if written else ():
+        source = Source.from_path(path)
+        assert find_format(source, ReadOptions()) == name
+        fill(spool, source, name, ReadOptions(), NLP.tokenizer, Path("a"), None)
+    return written, list(spool.docs(NLP.vocab))
+
+
+def words(doc):
+    return [token.text for token in doc if not token.is_space]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(corpus=st.lists(docs(), min_size=1, max_size=3))
 def test_out_and_in_again(name, corpus):
-    counts = Counter()
-    ((_, content),) = render_docs(corpus, name, Path("a"), "a", None, counts)
-    source, docbin = Source.from_stream(io.BytesIO(content), "a"), DocBin()
-    assert find_format(source, ReadOptions()) == name
-    record = fill(docbin, source, name, ReadOptions(), NLP.tokenizer, Path("a"), None)
-    read = list(docbin.get_docs(NLP.vocab))
-    assert [(doc.text, view(doc)) for doc in read] == [(doc.text, view(doc)) for doc in corpus]
-    assert record.entities == counts == Counter(ent.label_ for doc in corpus for ent in doc.ents)
+    # Which is the way of WikiANN
+    assume(name != "conll" or not all(word.startswith("en:") for doc in corpus for word in words(doc)))
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "try").mkdir()
+        written, read = out_and_in_again(corpus, name, Path(folder))
+    if name == "conll":  # which has no white space
+        written = [doc for doc in written if words(doc)]
+        assert list(map(words, read)) == list(map(words, written))
+        found, given = ([[(ent.label_, words(ent)) for ent in doc.ents] for doc in of] for of in (read, written))
+        assert found == given
+    elif name in ("hf", "parquet"):
+        assert [[token.text for token in doc] for doc in read] == [[token.text for token in doc] for doc in written]
+        found, given = ([[(e.start, e.end, e.label_) for e in doc.ents] for doc in of] for of in (read, written))
+        assert found == given
+    else:
+        assert [(doc.text, view(doc)) for doc in read] == [(doc.text, view(doc)) for doc in written]
 
 
-@settings(max_examples=60, deadline=None)
-@given(corpus=st.lists(docs(), min_size=1, max_size=3))
-def test_rows_out_and_in_again(corpus):
-    ((_, content),) = render_docs(corpus, "hf", Path("a"), "a", None, Counter())
-    docbin = DocBin()
-    fill(docbin, Source.from_stream(io.BytesIO(content), "a"), "hf", ReadOptions(), NLP.tokenizer, Path("a"), None)
-    for doc, read in zip(corpus, docbin.get_docs(NLP.vocab), strict=True):
-        assert [token.text for token in read] == [token.text for token in doc]
-        assert [(e.start, e.end, e.label_) for e in read.ents] == [(e.start, e.end, e.label_) for e in doc.ents]
-
-
-@pytest.mark.parametrize("name", ["brat", "conll"])
-def test_files_out_and_in_again(name, tmp_path):
-    doc = Doc(NLP.vocab, ["Ayla", "\n", "Okri", "é", "💩"], ents=["B-PER", "I-PER", "I-PER", "O", "B-X"])
-    DocBin(docs=[doc, doc]).to_disk(tmp_path / "a.spacy")
-    assert run(tmp_path / "a.spacy", tmp_path / "out", "--to", name).exit_code == 0
+@pytest.mark.parametrize("name", FORMATS)
+def test_by_the_command(name, tmp_path):
+    docs = [
+        Doc(NLP.vocab, ["Ayla", "\n", "Okri", "é", "💩"], ents=["B-PER", "I-PER", "I-PER", "O", "B-X"]) for _ in "ab"
+    ]
+    docs[0].spans["other"] = [docs[0][:1]]
+    DocBin(docs=docs).to_disk(tmp_path / "a.spacy")
+    result = run(tmp_path / "a.spacy", tmp_path / "out", "--to", name, "--ledger", tmp_path / "ledger.json")
+    assert result.exit_code == 0, result.stderr
+    assert "left out: entities in doc.spans['other'] 1" in result.stdout
+    (record,) = json.loads((tmp_path / "ledger.json").read_text(encoding="utf-8"))["files"]
+    assert record["entities"] == {"PER": 2, "X": 2} and record["skipped"] == {"entities in doc.spans['other']": 1}
     assert run(tmp_path / "out", tmp_path / "back").exit_code == 0
     read = [doc for path in sorted((tmp_path / "back").iterdir()) for doc in from_bin(path)]
-    expected = ["PER", "X"]
-    assert [[ent.label_ for ent in doc.ents] for doc in read] == [expected] * 2
-    if name == "brat":
-        assert [view(other) for other in read] == [view(doc)] * 2
+    assert [[ent.label_ for ent in doc.ents] for doc in read] == [["PER", "X"]] * 2
+    if FORMATS[name].holds_overlaps:
+        assert [view(other) for other in read] == list(map(view, docs))
+
+
+def test_brat_folder_is_whole_or_not_there(tmp_path):
+    DocBin(docs=[Doc(NLP.vocab, ["Text", str(i)], ents=["O", "O"]) for i in range(2000)]).to_disk(tmp_path / "a.spacy")
+    command = [sys.executable, "-m", "spacy", "bertner", "convert", str(tmp_path / "a.spacy"), str(tmp_path / "out")]
+    with subprocess.Popen([*command, "--to", "brat"]) as process:
+        while process.poll() is None and len(list(tmp_path.glob("out/.*/*.ann"))) < 20:
+            time.sleep(0.001)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out" / "a").exists()
+    assert "no file with a known ending" in run(tmp_path / "out", tmp_path / "back").stderr
+    assert run(tmp_path / "a.spacy", tmp_path / "out", "--to", "brat").exit_code == 0
+    assert len(list((tmp_path / "out" / "a").iterdir())) == 4000
+    assert "a: exists already" in run(tmp_path / "a.spacy", tmp_path / "out", "--to", "brat").stderr
+
+
+def write_rows(path, tags, features):
+    """As `datasets` does it: the features as JSON in the metadata of the schema."""
+    table = pyarrow.table({"id": ["0"], "tokens": [["Ayla", "Okri", "left"]], "ner_tags": [tags]})
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})} if features else {}
+    parquet.write_table(table.replace_schema_metadata(metadata), path)
+
+
+NAMES_OF_TAGS = {"names": ["O", "B-PER", "I-PER"], "_type": "ClassLabel"}
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [{"feature": NAMES_OF_TAGS, "_type": "Sequence"}, {"feature": NAMES_OF_TAGS, "_type": "List"}, [NAMES_OF_TAGS]],
+)
+def test_names_of_tags_in_parquet(feature, tmp_path):
+    write_rows(tmp_path / "a.parquet", [1, 2, 0], {"ner_tags": feature, "id": {"dtype": "string", "_type": "Value"}})
+    convert([tmp_path / "a.parquet"], tmp_path)
+    (doc,) = from_bin(tmp_path / "a.spacy")
+    assert [(ent.text, ent.label_) for ent in doc.ents] == [("Ayla Okri", "PER")]
+
+
+def test_parquet_without_names_or_columns(tmp_path):
+    path = tmp_path / "a.parquet"
+    write_rows(path, [1, 2, 0], None)
+    assert "a.parquet: record 1 ner_tags are numbers: --labels" in run(path, tmp_path / "out").stderr
+    assert run(path, tmp_path / "out", "--labels", "O,B-PER,I-PER").exit_code == 0
+    parquet.write_table(pyarrow.table({"text": ["Ayla"]}), path)
+    assert "a.parquet: has no columns tokens and ner_tags; there are 'text'" in run(path, tmp_path / "out").stderr
+    path.write_bytes(b"PAR1")
+    assert "a.parquet: is not a Parquet file" in run(path, tmp_path / "out").stderr
+
+
+def test_parquet_has_the_names_of_tags(tmp_path):
+    doc = Doc(NLP.vocab, ["Ayla", "left", "Oslo"], ents=["B-PER", "O", "B-LOC"])
+    with (tmp_path / "a.parquet").open("wb") as file:
+        write_docs([doc], "parquet", file, "a", None, {"PER", "LOC"})
+    read = parquet.read_table(tmp_path / "a.parquet")
+    assert read.to_pylist() == [{"tokens": ["Ayla", "left", "Oslo"], "ner_tags": [3, 0, 1]}]
+    feature = json.loads(read.schema.metadata[b"huggingface"])["info"]["features"]["ner_tags"]
+    assert feature == {
+        "feature": {"names": ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"], "_type": "ClassLabel"},
+        "_type": "Sequence",
+    }
 
 
 TEXT = '"text": "Ayla Okri"'
@@ -180,7 +284,7 @@ def test_overlaps_go_to_a_group_and_back(tmp_path):
     value = json.loads((tmp_path / "out" / "a.jsonl").read_text(encoding="utf-8"))
     assert sorted(value["label"]) == [[0, 4, "Y"], [0, 9, "X"]]
     result = run(tmp_path / "a.spacy", tmp_path / "hf", "--to", "hf", "--spans-key", "sc")
-    assert "document 1: X 'Ayla Okri' and Y 'Ayla' overlap: the format hf cannot hold that" in result.stderr.replace(
+    assert "document 1: X 'Ayla Okri' and Y 'Ayla' overlap, which the format hf cannot hold" in result.stderr.replace(
         "Y 'Ayla' and X 'Ayla Okri'", "X 'Ayla Okri' and Y 'Ayla'"
     )
     assert not (tmp_path / "hf").exists()

@@ -9,7 +9,7 @@ from ...tags import SCHEME_NAMES
 from ..records import ALIGNMENTS, UNITS
 
 LAYOUTS = ("auto", "columns", "conllu", "conll2012", "webanno", "table", "inline")
-TOOL_LAYOUTS = ("prodigy", "doccano", "label-studio", "brat", "spacy-json", "hf")
+TOOL_LAYOUTS = ("prodigy", "doccano", "label-studio", "brat", "spacy-json", "hf", "parquet", "argilla")
 DELIMITERS = ("auto", "tab", "space", "comma")
 
 
@@ -22,7 +22,7 @@ class ReadOptions:
         entities, or several, separated by commas.
     layout: "columns", "conllu" (CoNLL-U and CoNLL-U Plus), "conll2012" (OntoNotes), "webanno" (WebAnno TSV 3), "table" (a
         header row, as in HIPE), "inline" (`word|tag word|tag`, one sentence per line), an annotation tool's ("prodigy",
-        "doccano", "label-studio", "brat", "spacy-json", "hf") or "auto".
+        "doccano", "label-studio", "brat", "spacy-json", "hf", "parquet", "argilla") or "auto".
     delimiter: "tab", "space" (any run of spaces and tabs), "comma" (with quotes, as in CSV) or "auto".
     scheme: a tag scheme of `spacy_bertner.tags.SCHEMES`, or another name of it, in any case.
     label: the label of entities in a file whose tags are just B, I and O.
