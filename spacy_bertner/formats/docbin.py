@@ -138,7 +138,7 @@ def _message(
 def _bytes_header(size: int) -> bytes:
     """What msgpack puts before so many bytes; its packer has methods for the headers of arrays and maps only."""
     if size > MAX_BLOB:
-        raise ValueError("the documents are more than one DocBin can hold (4 GiB of tokens): annotate them in parts")
+        raise ValueError("the documents are more than one DocBin can hold (4 GiB of tokens); divide the input")
     if size < 2**8:
         return struct.pack(">BB", 0xC4, size)
     return struct.pack(">BH", 0xC5, size) if size < 2**16 else struct.pack(">BI", 0xC6, size)
