@@ -130,4 +130,4 @@ package: demo
 	$(BIN)/python -m spacy project run package
 
 clean:
-	rm -rf $(VENV) $(VENV)-transformers5 $(VENV)-lowest $(VENV)-package corpus training metrics packages report dist .pytest_cache .mypy_cache .ruff_cache .hypothesis project.lock
+	rm -rf $(VENV) $(VENV)-transformers5 $(VENV)-lowest $(VENV)-package corpus training metrics packages report tune dist .pytest_cache .mypy_cache .ruff_cache .hypothesis project.lock

@@ -61,11 +61,6 @@ def table_of(study: Study, settings: Sequence[str]) -> list[list[Any]]:
     return rows
 
 
-def write_table(study: Study, settings: Sequence[str], folder: Path) -> None:
-    """Write the table of the trials."""
-    write_rows(folder / TABLE, table_of(study, settings))
-
-
 def write_page(study: Study, runs: Sequence[Run], folder: Path) -> None:
     """Write `tune.html`, and the plots on it as PNG.
 
@@ -99,7 +94,8 @@ def write_plots(study: Study, folder: Path) -> dict[str, Path]:
     from optuna.visualization import matplotlib as plots
 
     shown = _with_short_names(study)
-    if len(shown.trials) < 2:
+    complete = shown.get_trials(states=(TrialState.COMPLETE,))
+    if len(complete) < 2 or not complete[0].params:
         return {}
     evaluator = PedAnovaImportanceEvaluator()
     drawn = {
@@ -119,16 +115,21 @@ def write_plots(study: Study, folder: Path) -> dict[str, Path]:
 
 
 def _with_short_names(study: Study) -> Study:
-    """Return a copy of the complete trials in which the settings are named without their sections."""
+    """Return a copy with the same numbers of trials, in which settings are named without their sections if that is clear.
+
+    Settings of one value are left out.
+    """
     copy = optuna.create_study(direction="maximize")
-    for trial in finished_trials(study):
+    for trial in study.get_trials(deepcopy=False):
         if trial.state == TrialState.COMPLETE:
-            names = {name: name.rpartition(".")[2] for name in trial.params}
+            names = {name: name.rpartition(".")[2] for name, d in trial.distributions.items() if not d.single()}
             if len(set(names.values())) < len(names):
                 names = {name: name for name in names}
-            trial.params = {names[name]: value for name, value in trial.params.items()}
-            trial.distributions = {names[name]: value for name, value in trial.distributions.items()}
-            copy.add_trial(trial)
+            params = {short: trial.params[name] for name, short in names.items()}
+            distributions = {short: trial.distributions[name] for name, short in names.items()}
+            copy.add_trial(optuna.create_trial(value=trial.value, params=params, distributions=distributions))
+        else:  # not shown in the plots
+            copy.add_trial(optuna.create_trial(state=TrialState.FAIL))
     return copy
 
 

@@ -13,13 +13,15 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import TPESampler
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
-from spacy.util import load_config, load_model_from_config, resolve_dot_names, walk_dict
-from thinc.api import Config
+from spacy.language import Language
+from spacy.schemas import ConfigSchemaTraining
+from spacy.util import load_config, load_model_from_config, registry, resolve_dot_names, walk_dict
+from thinc.api import Config, ConfigValidationError
 
 from ..files import atomic_write, check_output_folder
 from ..training.init import format_seconds
-from .output import Run, best_trial, duration, score_of, write_page, write_rows, write_table
-from .space import Space, apply_settings, describe, own_settings, read_space, suggest
+from .output import TABLE, Run, best_trial, duration, score_of, table_of, write_page, write_rows
+from .space import Space, apply_settings, describe, ends, own_settings, read_space, suggest
 from .study import GRACE_PERIOD, REASON, finished_trials, open_storage, open_study, run_trials
 from .trial import train
 
@@ -97,19 +99,38 @@ class Search:
 def make_search(config_path: Path, space_path: Path, overrides: dict[str, Any], metric: str | None = None) -> Search:
     """Read a config and a search space, and check that they fit together; raises ValueError, OSError."""
     config = load_config(config_path, overrides=overrides, interpolate=False)
-    nlp = load_model_from_config(config, auto_fill=True)
-    config = nlp.config
+    config, nlp = _check_config(config, str(config_path))
     weights = config["training"]["score_weights"]
     if metric is not None:
         if metric not in weights:
             raise ValueError(f"--metric: {metric!r} is none of the scores of this pipeline: {', '.join(weights)}")
-        config["training"]["score_weights"] = {name: float(name == metric) for name in weights}
+        others = {name: None if weight is None else 0.0 for name, weight in weights.items()}  # None: not a number
+        config["training"]["score_weights"] = {**others, metric: 1.0}
     space = read_space(space_path, config)
     (corpus,) = resolve_dot_names(config.interpolate(), [config["training"]["train_corpus"]])
-    lengths = [len(example) for example in corpus(nlp)]
-    if not lengths:
+    search = Search(config, space, [len(example) for example in corpus(nlp)])
+    if not search.lengths:
         raise ValueError(f"{config_path}: [training] train_corpus: has no documents")
-    return Search(config, space, lengths)
+    for i in (0, -1):
+        settings = {path: ends(distribution)[i] for path, distribution in space.items()}
+        _check_config(search.apply(settings), f"{space_path}: the {'last' if i else 'first'} value of each range")
+    return search
+
+
+def _check_config(config: Config, name: str) -> tuple[Config, Language]:
+    """Return a config with the defaults of what it leaves out, and its pipeline; raises ValueError.
+
+    The pipeline is not initialized: values that do not suit the encoder or the data are not found.
+    """
+    try:
+        nlp = load_model_from_config(config, auto_fill=True)
+        registry.resolve(nlp.config.interpolate()["training"], schema=ConfigSchemaTraining)
+    except ConfigValidationError as err:
+        lines = [f"{' -> '.join(map(str, error.get('loc', [])))}: {error.get('msg')}" for error in err.errors or []]
+        raise ValueError(f"{name}: {'; '.join(lines) or err}") from err
+    except ValueError as err:
+        raise ValueError(f"{name}: {err}") from err
+    return nlp.config, nlp
 
 
 def tune(
@@ -156,7 +177,7 @@ def tune(
         _write_results(study, search, output_dir)
         on_message(_describe(study, number, settings))
 
-    _run(study, settings.n_trials, start, report, settings, output_dir, deadline)
+    _run(study, settings.n_trials, start, report, settings, output_dir, on_message, deadline)
     _write_results(study, search, output_dir)
     runs = _compare_seeds(study, search, settings, output_dir, on_message) if settings.n_seeds else []
     write_page(study, runs, output_dir)
@@ -170,10 +191,14 @@ def _run(
     report: Callable[[int], None],
     settings: Settings,
     output_dir: Path,
+    on_message: Callable[[str], None],
     deadline: float = float("inf"),
 ) -> None:
     """Run trials on all GPUs. start: from a trial to its config and its folder. report: called after each trial."""
     stop = threading.Event()
+
+    def on_wait(n_running: int) -> None:
+        on_message(f"Waiting for {n_running} running trial(s); those whose process has died will be tried again")
 
     def work(gpu: int) -> None:
         arguments = ["--gpu-id", str(gpu), *(["--code", str(settings.code)] if settings.code else [])]
@@ -184,7 +209,8 @@ def _run(
             config, folder = start(trial)
             return train(config, output_dir / folder, arguments, on_poll)
 
-        run_trials(own, n_trials, objective, report, stop, settings.grace_period, deadline)
+        limits = {"grace_period": settings.grace_period, "deadline": deadline}
+        run_trials(own, n_trials, objective, report, stop, on_wait=on_wait, **limits)  # type: ignore[arg-type]
 
     with ThreadPoolExecutor(len(settings.gpu_ids)) as pool:
         try:
@@ -219,7 +245,7 @@ def _compare_seeds(
         name, seed = planned[run.params["run"]]
         on_message(f"{name}, seed {seed}: {run.user_attrs.get(REASON, run.value)}")
 
-    _run(seeds, len(planned), start, report, settings, output_dir)
+    _run(seeds, len(planned), start, report, settings, output_dir, on_message)
     runs = [(*planned[run.params["run"]], run.value) for run in finished_trials(seeds) if run.value is not None]
     write_rows(output_dir / "seeds.csv", [("config", "seed", "score"), *sorted(runs)])
     return runs
@@ -227,7 +253,7 @@ def _compare_seeds(
 
 def _write_results(study: Study, search: Search, output_dir: Path) -> None:
     """Write the table of trials and the best config so far."""
-    write_table(study, list(search.space), output_dir)
+    write_rows(output_dir / TABLE, table_of(study, list(search.space)))
     best = best_trial(study)
     if best is not None:
         head = f"# Trial {best.number} of {study.study_name!r}, by `spacy bertner tune`: score {best.value:.4f}\n\n"

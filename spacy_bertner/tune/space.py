@@ -52,7 +52,7 @@ def read_space(path: Path, config: Config) -> Space:
                 space[name] = make_distribution(_parse_json(text))
                 if name != EPOCHS:
                     _check_setting(name, config)
-                elif not all(type(end) is int and end >= 1 for end in _ends(space[name])):
+                elif not all(type(end) is int and end >= 1 for end in ends(space[name])):
                     raise ValueError(f"{text}: epochs have to be whole numbers of at least 1")
             except ValueError as err:
                 raise ValueError(f"{path}: [{section}] {key}: {err}") from None
@@ -132,7 +132,7 @@ def _has(config: Config, name: str) -> bool:
     return True
 
 
-def _ends(distribution: Any) -> Sequence[Any]:
+def ends(distribution: Any) -> Sequence[Any]:
     """Return the choices, or the ends of a range."""
     is_choice = isinstance(distribution, CategoricalDistribution)
     return distribution.choices if is_choice else (distribution.low, distribution.high)
@@ -169,7 +169,7 @@ def own_settings(config: Config, space: Space, lengths: Sequence[int]) -> dict[s
             value = max(round(values["training"]["max_steps"] / n_batches), 1)
         else:
             value = dot_to_object(values, name)
-        choices, is_number = _ends(distribution), isinstance(value, int | float)
+        choices, is_number = ends(distribution), isinstance(value, int | float)
         is_choice = isinstance(distribution, CategoricalDistribution)
         if value in choices if is_choice else is_number and choices[0] <= value <= choices[1]:
             settings[name] = value

@@ -130,6 +130,8 @@ def run_trials(
     objective: Callable[[Trial, Callable[[list[float]], None]], float],
     on_finish: Callable[[int], None],
     stop: threading.Event,
+    *,
+    on_wait: Callable[[int], None] = lambda n_running: None,
     grace_period: int = GRACE_PERIOD,
     deadline: float = float("inf"),
 ) -> None:
@@ -138,11 +140,11 @@ def run_trials(
     objective: trains; it is given the trial and what it has to call often, with the scores so far.
     on_finish: called with the number of each trial that this call has finished. stop: ends it, as soon as possible; trials
         that are not finished are tried again by another process. grace_period: that of the storage. deadline: no trial
-        starts later, by `time.monotonic`.
+        starts later, by `time.monotonic`. on_wait: called with the number of running trials that are waited for.
 
     Raises RuntimeError when several trials in a row have failed.
     """
-    start = datetime.now()
+    start, waits = datetime.now(), False
     while not stop.is_set():
         _give_up_dead_trials(study, grace_period)
         trials = [trial for trial in study.get_trials(deepcopy=False) if not is_dead(trial)]
@@ -151,9 +153,11 @@ def run_trials(
         if n_finished >= n_trials or time.monotonic() >= deadline:
             return
         if n_finished + n_running >= n_trials:  # another process may still die
-            stop.wait(1.0)
+            if not waits:
+                on_wait(n_running)
+            waits = not stop.wait(1.0)
             continue
-        trial = study.ask()
+        waits, trial = False, study.ask()
         _beat(study, trial)
         trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
         earlier = [t for t in study.get_trials(deepcopy=False) if t.number < trial.number and not is_dead(t)]

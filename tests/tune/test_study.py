@@ -27,7 +27,7 @@ def study(url):
 
 
 def run(study, n_trials, objective, on_finish=lambda number: None, **options):
-    run_trials(study, n_trials, objective, on_finish, threading.Event(), GRACE_PERIOD, **options)
+    run_trials(study, n_trials, objective, on_finish, threading.Event(), grace_period=GRACE_PERIOD, **options)
 
 
 def test_trials_complete_fail_and_are_pruned(study):
