@@ -41,7 +41,7 @@ def test_the_table(study, tmp_path):
     assert [row["trial"] for row in rows] == ["0", "1", "2", "3", "5"]
     assert [row["state"] for row in rows] == ["complete"] * 3 + ["pruned", "fail"]
     assert [row["score"] for row in rows] == ["0.5", "0.7", "0.6", "0.8", ""]
-    assert [row["evaluations"] for row in rows] == ["1", "1", "1", "3", "0"]
+    assert [row["evaluations"] for row in rows] == ["1", "2", "2", "3", "0"]
     assert [row["a.dropout"] for row in rows] == ["0.25", "0.35", "0.3", "0.9", ""]
     assert [row["reason"] for row in rows] == [""] * 4 + ["<Error>: a, b"]
     assert best_trial(study).number == 1  # a trial that was pruned is not trained to its end
