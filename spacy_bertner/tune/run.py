@@ -21,7 +21,7 @@ from thinc.api import Config, ConfigValidationError
 from ..files import atomic_write, check_output_folder
 from ..training.init import format_seconds
 from .output import TABLE, Run, best_trial, duration, score_of, table_of, write_page, write_rows
-from .space import Space, apply_settings, describe, ends, own_settings, read_space, suggest
+from .space import Space, apply_settings, describe, ends, find_setting, own_settings, read_space, suggest
 from .study import GRACE_PERIOD, REASON, finished_trials, open_storage, open_study, run_trials
 from .trial import train
 
@@ -100,6 +100,11 @@ def make_search(config_path: Path, space_path: Path, overrides: dict[str, Any], 
     """Read a config and a search space, and check that they fit together; raises ValueError, OSError."""
     config = load_config(config_path, overrides=overrides, interpolate=False)
     config, nlp = _check_config(config, str(config_path))
+    for path in overrides:  # spaCy ignores a setting that does not exist
+        try:
+            find_setting(path, config)
+        except ValueError as err:
+            raise ValueError(f"--{path}: {err}") from None
     weights = config["training"]["score_weights"]
     if metric is not None:
         if metric not in weights:

@@ -50,9 +50,10 @@ def read_space(path: Path, config: Config) -> Space:
             name = f"{section}.{key}"
             try:
                 space[name] = make_distribution(_parse_json(text))
-                if name != EPOCHS:
-                    _check_setting(name, config)
-                elif not all(type(end) is int and end >= 1 for end in ends(space[name])):
+                value = None if name == EPOCHS else find_setting(name, config)
+                if isinstance(value, dict) and value:
+                    raise ValueError("is a section of the config, not a setting")
+                if name == EPOCHS and not all(type(end) is int and end >= 1 for end in ends(space[name])):
                     raise ValueError(f"{text}: epochs have to be whole numbers of at least 1")
             except ValueError as err:
                 raise ValueError(f"{path}: [{section}] {key}: {err}") from None
@@ -110,8 +111,8 @@ def make_distribution(value: Any) -> BaseDistribution:
     return FloatDistribution(low, high, log=log, step=step)
 
 
-def _check_setting(name: str, config: Config) -> None:
-    """Raise ValueError if a config has no such setting."""
+def find_setting(name: str, config: Config) -> Any:
+    """Return the value of a setting, or a section, of a config; raises ValueError if there is none."""
     parts, node = name.split("."), config
     for i, part in enumerate(parts):
         if not isinstance(node, dict) or part not in node:
@@ -120,13 +121,12 @@ def _check_setting(name: str, config: Config) -> None:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"no {part!r} in the {where} of the config{hint}")
         node = node[part]
-    if isinstance(node, dict) and node:
-        raise ValueError("is a section of the config, not a setting")
+    return node
 
 
 def _has(config: Config, name: str) -> bool:
     try:
-        _check_setting(name, config)
+        find_setting(name, config)
     except ValueError:
         return False
     return True

@@ -125,7 +125,7 @@ def test_dry_run(tune, tmp_path):
             "--storage: postgresql://me:***@localhost:1/x: cannot be",
         ),
         (["--components.bert_ner.model.window", "1"], "window"),
-        (["--training.dropuot", "0.1"], "dropuot"),
+        (["--training.dropuot", "0.1"], "--training.dropuot: no 'dropuot' in the section [training] of the config"),
         (["--paths.train", "nothing.spacy"], "nothing.spacy"),
     ],
 )
