@@ -122,6 +122,8 @@ def work(url, n_trials, log):
     def objective(trial, on_poll):
         x = trial.suggest_float("x", 0, 1)
         trial.suggest_float("y", 0, 1)
+        with log.with_name("begun").open("a") as file:
+            file.write(f"{trial.number}\n")
         for i in range(5):
             time.sleep(0.05)
             on_poll([x] * i)
@@ -154,11 +156,15 @@ def outcome(url, tmp_path):
 
 
 def test_ten_kills(url, start, tmp_path):
-    n_trials, rng = 20, random.Random(0)
+    n_trials, rng = 24, random.Random(0)
+    begun = tmp_path / "begun"
+    begun.touch()
     for _ in range(10):
-        process = start(n_trials)
-        time.sleep(rng.uniform(0.1, 0.9))
-        assert process.is_alive()
+        size, process = begun.stat().st_size, start(n_trials)
+        while begun.stat().st_size == size:
+            assert process.is_alive()
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.4))  # into the first trial, the second, or between them
         process.kill()
         process.join()
     process = start(n_trials)
