@@ -37,7 +37,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(call environment,$(VENV))
-	$(PIP) install -c constraints.txt -e ".[dev,lora,onnx,plot,pretrain,shared,tensorboard]"
+	$(PIP) install -c constraints.txt -e ".[dev,lora,onnx,plot,pretrain,shared,tensorboard,tune]"
 	touch $@
 
 demo: $(STAMP)
@@ -76,7 +76,7 @@ $(VENV)-lowest/.installed: pyproject.toml $(STAMP)
 	$(BIN)/python scripts/lowest_versions.py --except $(NOT_LOWEST) > $(VENV)-lowest/lowest.txt
 	echo "typer<0.26" >> $(VENV)-lowest/lowest.txt
 	echo "torch==$$($(VENV)-lowest/bin/python -c 'import torch; print(torch.__version__.split("+")[0])')" >> $(VENV)-lowest/lowest.txt
-	$(VENV)-lowest/bin/python -m pip --quiet install -c $(VENV)-lowest/lowest.txt -e ".[dev,lora,onnx,parquet,plot,pretrain,ray,shared,tensorboard]"
+	$(VENV)-lowest/bin/python -m pip --quiet install -c $(VENV)-lowest/lowest.txt -e ".[dev,lora,onnx,parquet,plot,pretrain,ray,shared,tensorboard,tune]"
 	touch $@
 
 # The wheel in an environment without the sources, and the tests that the sdist carries
@@ -85,7 +85,7 @@ test-package: $(STAMP)
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python -m twine check --strict dist/*
 	$(call environment,$(VENV)-package)
-	$(VENV)-package/bin/python -m pip --quiet install -c constraints.txt "$$(echo dist/*.whl)[dev,lora,onnx,plot,pretrain,tensorboard]"
+	$(VENV)-package/bin/python -m pip --quiet install -c constraints.txt "$$(echo dist/*.whl)[dev,lora,onnx,plot,pretrain,tensorboard,tune]"
 	mkdir $(VENV)-package/sdist && tar -xzf dist/*.tar.gz --strip-components 1 -C $(VENV)-package/sdist
 	rm -r $(VENV)-package/sdist/spacy_bertner
 	cd $(VENV)-package/sdist && OMP_NUM_THREADS=1 ../bin/python -m pytest -n 2 --dist worksteal $(TESTS)
@@ -130,4 +130,4 @@ package: demo
 	$(BIN)/python -m spacy project run package
 
 clean:
-	rm -rf $(VENV) $(VENV)-transformers5 $(VENV)-lowest $(VENV)-package corpus training metrics packages report dist .pytest_cache .mypy_cache .ruff_cache .hypothesis project.lock
+	rm -rf $(VENV) $(VENV)-transformers5 $(VENV)-lowest $(VENV)-package corpus training metrics packages report tune dist .pytest_cache .mypy_cache .ruff_cache .hypothesis project.lock

@@ -1,6 +1,7 @@
-"""GPUs and processes: choosing a GPU, and noticing a fork, which cannot use what is on a GPU."""
+"""GPUs and processes: choosing a GPU; noticing a fork, which cannot use what is on a GPU; ending with the parent process."""
 
 import os
+import threading
 
 import spacy
 from thinc.compat import has_cupy
@@ -29,3 +30,18 @@ class Process:
     def is_this(self) -> bool:
         """Return whether it is the current process."""
         return self._pid == os.getpid()
+
+
+def run_spacy() -> None:
+    """Run spaCy's command line by `sys.argv`, in a process that ends with the one that started it, also with a kill.
+
+    That one holds the other end of this one's standard input.
+    """
+    from spacy.cli._util import setup_cli
+
+    def end_with_parent() -> None:
+        os.read(0, 1)  # not `sys.stdin`, which Python would wait for at its end
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    setup_cli()

@@ -1,4 +1,4 @@
-"""The commands around training: `init`, `pretrain`, `check`, `calibrate`."""
+"""The commands around training: `init`, `pretrain`, `check`, `calibrate`, `tune`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from spacy.cli._util import parse_config_overrides
+from spacy.cli._util import import_code, parse_config_overrides
+from spacy.training.initialize import init_nlp
 from spacy.util import load_model
 from wasabi import Printer
 
-from .app import Encoding, Force, GpuId, PipelineName, bertner, one_line_errors, output_folder, print_text
+from .app import Code, Encoding, Force, GpuId, PipelineName, bertner, one_line_errors, output_folder, print_text
 
 
 @bertner.command("init")
@@ -29,6 +30,7 @@ def init_cli(
     ] = None,
     gpu: Annotated[bool, typer.Option("--gpu", "-G", help="Train on the first GPU")] = False,
     gpu_id: GpuId = -1,
+    space: Annotated[Path | None, typer.Option(help="Also write a search space for `tune`, to this file")] = None,
     no_timing: Annotated[bool, typer.Option("--no-timing", help="Don't estimate how long training takes")] = False,
     force: Force = False,
 ) -> None:
@@ -39,9 +41,11 @@ def init_cli(
     with one_line_errors("init"):
         from ..files import check_output_file
         from ..processes import require_gpu
-        from ..training.init import estimate_seconds, format_seconds, make_config, write_config
+        from ..training.init import estimate_seconds, format_seconds, make_config, write_config, write_space
 
-        check_output_file(output, force=force)
+        for path in (output, space):
+            if path is not None:
+                check_output_file(path, force=force)
         if gpu and gpu_id < 0:
             gpu_id = 0
         if gpu_id >= 0 and not no_timing:
@@ -51,10 +55,14 @@ def init_cli(
         print_text(f"Development data: {plan.dev}")
         with warnings.catch_warnings(record=True) as caught:
             nlp = write_config(plan, output)
+            if space is not None:
+                write_space(plan, space)
         for warning in caught:
             typer.echo(f"init: {warning.message}", err=True)
         print_text(f"Training: {plan.schedule}")
         print_text(f"Wrote {output}; train with:\n    {plan.command}")
+        if space is not None:
+            print_text(f"Wrote {space}; search with:\n    python -m spacy bertner tune {output} {space} --output tune")
         if not no_timing:
             device = f"GPU {gpu_id}" if gpu_id >= 0 else "the CPU"
             print_text(
@@ -175,3 +183,70 @@ def pretrain_cli(
         print_text(
             f"Perplexity of the held-out text: {before:,.2f} before, {after:,.2f} after step {result.best_step:,}, kept"
         )
+
+
+@bertner.command("tune", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def tune_cli(
+    ctx: typer.Context,  # for the overrides, as in spaCy's commands
+    config_path: Annotated[Path, typer.Argument(metavar="CONFIG", help="Training config")],
+    space: Annotated[Path, typer.Argument(metavar="SPACE", help="Settings of the config with their ranges")],
+    output_dir: Annotated[Path, typer.Option("--output", "-o", help="Folder for the best config, table and plots")],
+    n_trials: Annotated[int, typer.Option("--n-trials", "-n", help="Trials of all processes together")] = 30,
+    timeout: Annotated[float | None, typer.Option(help="Seconds after which no trial starts")] = None,
+    metric: Annotated[str | None, typer.Option(help="Score to optimize [default: the config's own]")] = None,
+    pruner: Annotated[
+        str, typer.Option(help="median, hyperband or none: stop trials with low scores early")
+    ] = "median",
+    seed: Annotated[int, typer.Option(help="Seed of the search")] = 0,
+    seeds: Annotated[int, typer.Option(help="Train the best and the given settings with so many other seeds")] = 0,
+    gpus: Annotated[str, typer.Option(help="GPUs, comma-separated, one trial on each; -1 for the CPU")] = "-1",
+    storage: Annotated[str | None, typer.Option(help="URL of a database [default: a SQLite file in OUTPUT]")] = None,
+    study_name: Annotated[str | None, typer.Option(help="Name in the database [default: that of OUTPUT]")] = None,
+    grace_period: Annotated[int, typer.Option(help="Seconds until the trial of a dead process is tried again")] = 120,
+    code: Code = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show what would be searched")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume a study, or take part in one that is running")
+    ] = False,
+    force: Force = False,
+) -> None:
+    """Search for the settings with the best score on the development data, by Optuna; each trial is a run of spacy train.
+
+    SPACE has the form of a config, with a range for each setting: initial_rate = {"low": 2e-5, "high": 3e-4, "log": true}.
+    Settings of CONFIG are overridden as for spacy train: --paths.train train.spacy. See docs/tuning.md.
+    """
+    overrides = parse_config_overrides(ctx.args)
+    import_code(code)
+    with one_line_errors("tune"):
+        try:
+            from ..tune import Settings, make_search, tune
+        except ImportError as err:
+            raise ImportError(f'the search needs Optuna: pip install "spacy-bertner[tune]" ({err})') from err
+
+        try:
+            gpu_ids = [int(gpu) for gpu in gpus.split(",")]
+        except ValueError:
+            raise ValueError(f"--gpus: {gpus!r} are not numbers, separated by commas") from None
+        settings = Settings(
+            n_trials=n_trials,
+            metric=metric,
+            pruner=pruner,
+            seed=seed,
+            n_seeds=seeds,
+            gpu_ids=gpu_ids,
+            timeout=timeout,
+            storage=storage,
+            study_name=study_name,
+            code=Path(code) if code else None,
+            grace_period=grace_period,
+        )
+        search = make_search(config_path, space, overrides, metric)
+        print_text(str(search))
+        if dry_run:
+            init_nlp(search.apply(search.own()))
+            print_text("The pipeline can be initialized; nothing was trained")
+        else:
+            tune(search, output_dir, settings, resume=resume, force=force, on_message=print_text)
+            print_text(f"Wrote {output_dir / 'tune.html'}")
+            if (output_dir / "best.cfg").exists():
+                print_text(f"Train with:\n    python -m spacy train {output_dir / 'best.cfg'} --output training")

@@ -10,11 +10,13 @@ import random
 import shlex
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import spacy
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -88,6 +90,16 @@ class Schedule:
     def n_evaluations(self) -> int:
         """How many scores are compared, without that of the first step."""
         return self.steps // self.eval_frequency
+
+    @property
+    def warmup(self) -> int:
+        """Steps in which the learning rate rises."""
+        return max(round(WARMUP * self.steps), 1)
+
+    @property
+    def patience(self) -> int:
+        """Steps without a better score after which training stops, 0 for never."""
+        return self.steps // 2 if self.n_evaluations >= EVALUATIONS[0] else 0
 
     def __str__(self) -> str:
         return (
@@ -167,18 +179,28 @@ def _read(path: Path, nlp: Language, spans_key: str | None) -> tuple[Part, list[
     return Part(path, len(lengths), known, sum(lengths), dict(entities.most_common())), lengths
 
 
-def make_schedule(lengths: Sequence[int], epochs: int | None = None) -> Schedule:
+def make_schedule(
+    lengths: Sequence[int],
+    epochs: int | None = None,
+    batcher: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+    evaluations: tuple[int, int] = EVALUATIONS,
+) -> Schedule:
     """Plan a training run: the batches of all epochs are made as training will make them.
 
     lengths: number of words of each document. epochs: how often to train on them; None for 10, more where these are fewer
         than 500 steps, as a new head has to be learned whatever the size of the corpus, and fewer where they are more than
-        3,000, but at least 4.
+        3,000, but at least 4. batcher: [training.batcher] of a config; None for the one that `init` writes.
+    evaluations: how many there are, at least and at most.
     """
-    documents, shuffle = list(lengths), random.Random(0).shuffle
+    batcher = batcher or partial(minibatch_by_words, size=BATCH_WORDS, tolerance=TOLERANCE)
+    documents, shuffle = (
+        [range(n) for n in lengths],
+        random.Random(0).shuffle,
+    )  # all that a batcher looks at is their len
 
     def count() -> int:
         shuffle(documents)
-        return sum(1 for _ in minibatch_by_words(documents, BATCH_WORDS, TOLERANCE, get_length=int))
+        return sum(1 for _ in batcher(documents))
 
     counts = [count()]
     if epochs is None:
@@ -187,10 +209,10 @@ def make_schedule(lengths: Sequence[int], epochs: int | None = None) -> Schedule
     counts += [count() for _ in range(1, epochs)]
     steps = sum(counts)
     # The last step has to be evaluated: of these numbers of evaluations, the one that adds fewest steps
-    low, high = EVALUATIONS
+    low, high = evaluations
     n = min(range(low, high + 1), key=lambda n: -steps % n) if steps >= low else steps
     eval_frequency = -(-steps // n)
-    n_batches, n_words = round(steps / epochs), round(sum(documents) * epochs / steps)
+    n_batches, n_words = round(steps / epochs), round(sum(lengths) * epochs / steps)
     return Schedule(epochs, n_batches, n_words, eval_frequency * n, eval_frequency)
 
 
@@ -220,8 +242,8 @@ def _render(
         "stride": window - max(window // 16, 1),
         "steps": schedule.steps,
         "eval_frequency": schedule.eval_frequency,
-        "patience": schedule.steps // 2 if schedule.n_evaluations >= EVALUATIONS[0] else 0,
-        "warmup": max(round(WARMUP * schedule.steps), 1),
+        "patience": schedule.patience,
+        "warmup": schedule.warmup,
         "batch_words": BATCH_WORDS,
         "tolerance": TOLERANCE,
     }
@@ -237,10 +259,14 @@ def _render(
         "width": width,
         "learn_rate": next(rate for limit, rate in LEARN_RATES if width < limit),
     }
+    settings = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+    return _render_template("init.jinja", **settings, **comments)
+
+
+def _render_template(name: str, **values: Any) -> str:
     loader = PackageLoader("spacy_bertner", "training")
     environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    settings = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
-    return environment.get_template("init.jinja").render(**settings, **comments)
+    return environment.get_template(name).render(values)
 
 
 def write_config(plan: Plan, path: Path) -> Language:
@@ -252,6 +278,18 @@ def write_config(plan: Plan, path: Path) -> Language:
     with atomic_write(path) as file:
         file.write(plan.text.encode())
     return nlp
+
+
+def write_space(plan: Plan, path: Path) -> None:
+    """Write a search space for `tune` that fits the data and the config of a plan; raises OSError."""
+    rate = Config().from_str(plan.text)["training"]["optimizer"]["learn_rate"]["initial_rate"]
+    low, high = (f"{factor * rate:.2g}" for factor in (0.25, 4))
+    # Documents are not divided: with long ones, smaller batches would not differ
+    is_long = plan.train.n_words / plan.train.n_docs > BATCH_WORDS / 2
+    sizes = [BATCH_WORDS * n // 2 for n in ((2, 4, 8) if is_long else (1, 2, 4))]
+    text = _render_template("space.jinja", epochs=plan.schedule.epochs, sizes=sizes, low=low, high=high)
+    with atomic_write(path) as file:
+        file.write(text.encode())
 
 
 def estimate_seconds(nlp: Language, plan: Plan) -> float:

@@ -42,5 +42,9 @@ def commands(text: str) -> list[list[str]]:
 def parse_ini(text: str) -> Config:
     """Read part of a config, with the sections above it."""
     sections = re.findall(r"(?m)^\[([\w.]+)\]", text)
-    above = {".".join(parts[:i]) for parts in (name.split(".") for name in sections) for i in range(1, len(parts))}
-    return Config().from_str("".join(f"[{name}]\n" for name in sorted(above - set(sections))) + text)
+    for name in [*sections]:
+        parents = [".".join(name.split(".")[:i]) for i in range(1, name.count(".") + 1)]
+        missing = "".join(f"[{parent}]\n" for parent in parents if parent not in sections)
+        sections += parents
+        text = text.replace(f"[{name}]\n", f"{missing}[{name}]\n", 1)
+    return Config().from_str(text)

@@ -226,6 +226,19 @@ def test_project_with_files_of_ones_own(project):
     assert own["components"]["bert_ner"]["model"]["mixed_precision"] == "auto" and own["training"]["max_steps"] == 8
 
 
+def test_project_searches_for_settings(project):
+    tune, train = commands(find("docs/tuning.md", "project run tune"))
+    run(["python", "-m", "spacy", "project", "run", "convert"], project)
+    init = ["python", "-m", "spacy", "project", "run", "init", ".", "--vars.init", " --epochs 1 --no-timing"]
+    run(init, project)
+    run([*tune, ".", "--vars.n_trials", "1"], project)
+    assert len((project / "tune" / "trials.csv").read_text(encoding="utf8").splitlines()) == 2
+    run(train, project)
+    config = spacy.load(project / "training" / "model-best").config
+    best = spacy.util.load_config(project / "tune" / "best.cfg")
+    assert config["training"]["batcher"] == best["training"]["batcher"]
+
+
 def test_project_on_wnut(project):
     if not SHARED_DATA.exists():
         pytest.skip("needs ../shared/data")
