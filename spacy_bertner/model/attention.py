@@ -1,6 +1,9 @@
 """Dropout in an encoder's attention in a form that is fast on a CPU, where torch's fused attention has no dropout."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -22,6 +25,31 @@ class ValueDropout(TorchFunctionMode):
     ) -> Any:
         function = _attention if func is F.scaled_dot_product_attention else func
         return function(*args, **(kwargs or {}))
+
+
+_is_on: ContextVar[bool] = ContextVar("value_dropout", default=False)
+
+
+@contextlib.contextmanager
+def value_dropout(device: torch.device) -> Iterator[None]:
+    """Have `ValueDropout` in this context on a CPU; a GPU has fused attention with dropout."""
+    if device.type != "cpu":
+        yield
+        return
+    token = _is_on.set(True)
+    try:
+        with ValueDropout():
+            yield
+    finally:
+        _is_on.reset(token)
+
+
+def checkpoint_contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+    """Return what `torch.utils.checkpoint` takes from `context_fn`: contexts of the forward pass and of its repetition.
+
+    Torch leaves out `ValueDropout` within the backward pass, where a layer is computed again.
+    """
+    return contextlib.nullcontext(), ValueDropout() if _is_on.get() else contextlib.nullcontext()
 
 
 def _attention(

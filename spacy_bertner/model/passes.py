@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .attention import ValueDropout
+from .attention import value_dropout
 from .devices import autocast_type, is_out_of_memory
 from .encoding import Batch
 from .torch_module import TokenClassifier, mask_rank
@@ -187,7 +187,7 @@ class Passes:
         """Have the module in training mode in the context, if there is to be dropout."""
         self.module.train(dropout > 0.0)
         try:
-            with ValueDropout() if self.device.type == "cpu" else contextlib.nullcontext():
+            with value_dropout(self.device):
                 yield
         finally:
             self.module.eval()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .attention import checkpoint_contexts
 from .optimizer import resized
 from .orthography import N_ORTHOGRAPHY
 
@@ -216,7 +217,8 @@ def enable_gradient_checkpointing(encoder: Any) -> None:
     """
     if not encoder.supports_gradient_checkpointing:
         raise ValueError(f"gradient_checkpointing: {type(encoder).__name__} does not support it")
+    settings = {"use_reentrant": False, "context_fn": checkpoint_contexts}
     if hasattr(encoder, "activation_checkpointing_enable"):  # transformers from 5.24 on, where the other name warns
-        encoder.activation_checkpointing_enable({"use_reentrant": False})
+        encoder.activation_checkpointing_enable(settings)
     else:
-        encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        encoder.gradient_checkpointing_enable(settings)
