@@ -179,11 +179,16 @@ def batches(docs: Iterable, size: int) -> list[list]:
 # Systems that predict
 
 
+def check_precision(setup: Setup, precision: str) -> None:
+    """Leave a system out that computes in a type which the processor does not have."""
+    if not supports(setup.device, DTYPES[precision]):
+        raise LeftOut(f"this processor has no arithmetic in {precision}")
+
+
 def bert_ner(setup: Setup, precision: str = "float32", **settings: Any) -> System:
     """The component with other settings of its model, as `spacy.load` takes them."""
     if precision != "float32":
-        if not supports(setup.device, DTYPES[precision]):
-            raise LeftOut(f"this processor has no arithmetic in {precision}")
+        check_precision(setup, precision)
         settings["mixed_precision"] = precision
     nlp = spacy.load(setup.trained, config={"components": {"bert_ner": {"model": settings}}})
     encoder = nlp.get_pipe("bert_ner").model.shims[0].module.encoder  # type: ignore[attr-defined]
@@ -347,8 +352,8 @@ CUT = {
 
 
 def train_bert_ner(setup: Setup, precision: str | None = None) -> System:
-    if precision and not supports(setup.device, DTYPES[precision]):
-        raise LeftOut(f"this processor has no arithmetic in {precision}")
+    if precision:
+        check_precision(setup, precision)
     nlp = demo_pipeline(setup.encoder, mixed_precision=precision or setup.mixed_precision or False)
     optimizer = initialize(nlp, setup.docs)
     shim = nlp.get_pipe("bert_ner").model.shims[0]  # type: ignore[attr-defined]

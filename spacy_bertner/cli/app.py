@@ -16,6 +16,13 @@ app.add_typer(bertner)
 
 # Parameters that several commands have
 PipelineName = Annotated[str, typer.Argument(metavar="PIPELINE", help="A trained pipeline: folder or package")]
+InputFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--input-format", help="text, lines, jsonl, csv, tsv, parquet, spacy or conll [default: by extension]"
+    ),
+]
+TextKey = Annotated[str, typer.Option("--text-key", help="Key or column of the text in JSONL, CSV and Parquet")]
 Encoding = Annotated[str, typer.Option("--encoding", help="Encoding of the input")]
 GpuId = Annotated[int, typer.Option("--gpu-id", "-g", help="GPU, or -1 for the CPU")]
 Code = Annotated[str | None, typer.Option("--code", "-c", help="Python file with code that the pipeline needs")]

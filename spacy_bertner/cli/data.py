@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .app import Code, Encoding, Force, GpuId, PipelineName, bertner, one_line_errors, print_text
+from .app import Code, Encoding, Force, GpuId, InputFormat, PipelineName, TextKey, bertner, one_line_errors, print_text
 
 
 @bertner.command("convert")
@@ -102,16 +102,14 @@ def annotate_cli(
     pipeline: PipelineName,
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs; - is standard input")],
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="A file; - is standard output")],
-    input_format: Annotated[
-        str | None, typer.Option(help="text, lines, jsonl, csv, tsv, parquet, spacy or conll [default: by extension]")
-    ] = None,
+    input_format: InputFormat = None,
     output_format: Annotated[
         str | None,
         typer.Option(
             "--format", help="jsonl, conll, spacy, csv, html, prodigy, doccano or label-studio [default: by extension]"
         ),
     ] = None,
-    text_key: Annotated[str, typer.Option(help="Key or column of the text in JSONL, CSV and Parquet")] = "text",
+    text_key: TextKey = "text",
     encoding: Encoding = "utf-8",
     gpu_id: GpuId = -1,
     n_process: Annotated[int, typer.Option("--n-process", "-n", help="Processes on this machine")] = 1,
@@ -188,10 +186,8 @@ def suggest_cli(
         str | None,
         typer.Option("--format", help="prodigy, doccano or label-studio [default: label-studio for .json, or prodigy]"),
     ] = None,
-    input_format: Annotated[
-        str | None, typer.Option(help="text, lines, jsonl, csv, tsv, parquet, spacy or conll [default: by extension]")
-    ] = None,
-    text_key: Annotated[str, typer.Option(help="Key or column of the text in JSONL, CSV and Parquet")] = "text",
+    input_format: InputFormat = None,
+    text_key: TextKey = "text",
     encoding: Encoding = "utf-8",
     seed: Annotated[int, typer.Option(help="Seed of --strategy random")] = 0,
     gpu_id: GpuId = -1,

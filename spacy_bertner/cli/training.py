@@ -14,7 +14,19 @@ from spacy.training.initialize import init_nlp
 from spacy.util import load_model
 from wasabi import Printer
 
-from .app import Code, Encoding, Force, GpuId, PipelineName, bertner, one_line_errors, output_folder, print_text
+from .app import (
+    Code,
+    Encoding,
+    Force,
+    GpuId,
+    InputFormat,
+    PipelineName,
+    TextKey,
+    bertner,
+    one_line_errors,
+    output_folder,
+    print_text,
+)
 
 
 @bertner.command("init")
@@ -133,10 +145,8 @@ def pretrain_cli(
     mixed_precision: Annotated[str | None, typer.Option(help="bf16 or fp16 [default: float32]")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the masks, the order and what is held out")] = 0,
     lang: Annotated[str, typer.Option("--lang", "-l", help="Language of the tokenizer for texts")] = "en",
-    input_format: Annotated[
-        str | None, typer.Option(help="text, lines, jsonl, csv, tsv, parquet, spacy or conll [default: by extension]")
-    ] = None,
-    text_key: Annotated[str, typer.Option(help="Key or column of the text in JSONL, CSV and Parquet")] = "text",
+    input_format: InputFormat = None,
+    text_key: TextKey = "text",
     encoding: Encoding = "utf-8",
     report_to: Annotated[str, typer.Option(help="Where to log to as well: tensorboard, wandb, …")] = "none",
     gpu_id: GpuId = -1,

@@ -193,10 +193,8 @@ def make_schedule(
     evaluations: how many there are, at least and at most.
     """
     batcher = batcher or partial(minibatch_by_words, size=BATCH_WORDS, tolerance=TOLERANCE)
-    documents, shuffle = (
-        [range(n) for n in lengths],
-        random.Random(0).shuffle,
-    )  # all that a batcher looks at is their len
+    documents = [range(n) for n in lengths]  # all that a batcher looks at is their length
+    shuffle = random.Random(0).shuffle
 
     def count() -> int:
         shuffle(documents)
