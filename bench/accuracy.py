@@ -10,6 +10,7 @@ cased one, bench/work/e5, made as ../shared/data/README.md says.
 
 Systems:
   bert_ner         `spacy train` with the config of `spacy bertner init`, but for the learning rate
+  bert_ner/float32 the same with mixed_precision = false, which `init` sets to "auto": bf16 where the processor has it
   bert_ner/lower   the same with orthography = false: like the others it sees no capitals where the encoder lower-cases
   transformer+ner  `spacy train` with spaCy's quick-start config for a GPU, sentences; batches and schedule of bert_ner
   hf               the usual Hugging Face recipe: AdamW, linear warm-up over 10 % of the steps, batches of 16 sentences,
@@ -17,7 +18,8 @@ Systems:
   hf/head          the same with ten times the learning rate for the head, as bert_ner has it
 
 Epochs are those that `init` plans for the data, or EPOCHS; each system keeps its best evaluation on development data. So
-chosen, with seed 0, is its learning rate. Predictions on the test file are kept, and those of the chosen rate are scored.
+chosen, with seed 0, is its learning rate. Predictions on the test file are kept, and those of the chosen rate are scored;
+the pipelines of spaCy are kept too, for bench/precision.py.
 Each run is a process of its own with one thread and a file in bench/work/accuracy; what is there is not run again.
 """
 
@@ -26,6 +28,7 @@ import copy
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -52,7 +55,7 @@ FILES = {
 SETS = ("wikigold", "wikigold-e5", "ncbi", "wnut")
 # Fewer than `init` plans (6 and 10), for lack of time
 EPOCHS = {"ncbi": 4, "wnut": 5}
-SYSTEMS = ("bert_ner", "bert_ner/lower", "transformer+ner", "hf", "hf/head")
+SYSTEMS = ("bert_ner", "bert_ner/float32", "bert_ner/lower", "transformer+ner", "hf", "hf/head")
 RATES = ("5e-5", "1e-4", "2e-4", "4e-4")
 N_SAMPLES = 10_000  # of the bootstrap
 Spans = set[tuple[int, int, int, str]]  # document, first token, last token + 1, label
@@ -93,8 +96,9 @@ def f1(found: Spans, true: Spans) -> float:
 
 
 def spacy_train(
-    docs: dict[str, list], system: str, learn_rate: float, seed: int, encoder: str, epochs: int | None
+    docs: dict[str, list], system: str, learn_rate: float, seed: int, encoder: str, epochs: int | None, folder: Path
 ) -> tuple[float, Spans]:
+    """`spacy train` in a folder, which keeps the pipeline as "model-best"."""
     import spacy
     from spacy.cli.init_config import init_config
     from spacy.tokens import Doc, DocBin
@@ -105,27 +109,27 @@ def spacy_train(
     from spacy_bertner.training.init import make_config
 
     units = {part: sentences(docs[part]) for part in docs} if system == "transformer+ner" else docs
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for part in ("train", "dev"):
-            DocBin(docs=units[part]).to_disk(folder / f"{part}.spacy")
-        plan = make_config(folder / "c.cfg", folder / "train.spacy", folder / "dev.spacy", encoder, epochs=epochs)
-        config = Config().from_str(plan.text, interpolate=False)
-        if system == "bert_ner/lower":
-            config["components"]["bert_ner"]["model"]["orthography"] = False
-        elif system == "transformer+ner":
-            ours = config
-            config = init_config(lang="en", pipeline=["ner"], optimize="accuracy", gpu=True)
-            config["components"]["transformer"]["model"]["name"] = encoder
-            config["paths"].update(train=ours["paths"]["train"], dev=ours["paths"]["dev"])
-            for key in ("max_steps", "eval_frequency", "patience", "batcher", "accumulate_gradient"):
-                config["training"][key] = ours["training"][key]
-            config["training"]["optimizer"]["learn_rate"] = ours["training"]["optimizer"]["learn_rate"]
-        config["system"]["seed"] = seed
-        config["training"]["optimizer"]["learn_rate"]["initial_rate"] = learn_rate
-        config["training"]["logger"] = {"@loggers": "spacy.ConsoleLogger.v1"}
-        train(init_nlp(config), folder, use_gpu=-1, stdout=sys.stdout, stderr=sys.stderr)
-        nlp = spacy.load(folder / "model-best")
+    for part in ("train", "dev"):
+        DocBin(docs=units[part]).to_disk(folder / f"{part}.spacy")
+    plan = make_config(folder / "c.cfg", folder / "train.spacy", folder / "dev.spacy", encoder, epochs=epochs)
+    config = Config().from_str(plan.text, interpolate=False)
+    if system == "bert_ner/lower":
+        config["components"]["bert_ner"]["model"]["orthography"] = False
+    elif system == "bert_ner/float32":
+        config["components"]["bert_ner"]["model"]["mixed_precision"] = False
+    elif system == "transformer+ner":
+        ours = config
+        config = init_config(lang="en", pipeline=["ner"], optimize="accuracy", gpu=True)
+        config["components"]["transformer"]["model"]["name"] = encoder
+        config["paths"].update(train=ours["paths"]["train"], dev=ours["paths"]["dev"])
+        for key in ("max_steps", "eval_frequency", "patience", "batcher", "accumulate_gradient"):
+            config["training"][key] = ours["training"][key]
+        config["training"]["optimizer"]["learn_rate"] = ours["training"]["optimizer"]["learn_rate"]
+    config["system"]["seed"] = seed
+    config["training"]["optimizer"]["learn_rate"]["initial_rate"] = learn_rate
+    config["training"]["logger"] = {"@loggers": "spacy.ConsoleLogger.v1"}
+    train(init_nlp(config), folder, use_gpu=-1, stdout=sys.stdout, stderr=sys.stderr)
+    nlp = spacy.load(folder / "model-best")
 
     def predict(docs: Sequence) -> Spans:
         bare = (Doc(nlp.vocab, words=[t.text for t in doc], spaces=[bool(t.whitespace_) for t in doc]) for doc in docs)
@@ -136,7 +140,7 @@ def spacy_train(
 
 
 def hf_train(
-    docs: dict[str, list], system: str, learn_rate: float, seed: int, encoder: str, epochs: int | None
+    docs: dict[str, list], system: str, learn_rate: float, seed: int, encoder: str, epochs: int | None, folder: Path
 ) -> tuple[float, Spans]:
     """The recipe of Hugging Face's token-classification example, on sentences."""
     import torch
@@ -228,9 +232,14 @@ def run_one(name: str, system: str, rate: str, seed: int, part: float) -> None:
     docs, encoder = load(name, part), str(ROOT / ("bench/work/e5" if name.endswith("e5") else "assets/encoder"))
     start = time.process_time()
     train = hf_train if system.startswith("hf") else spacy_train
-    dev, found = train(docs, system, float(rate), seed, encoder, EPOCHS.get(name))
+    path = result_file(name, system, rate, seed, part)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        dev, found = train(docs, system, float(rate), seed, encoder, EPOCHS.get(name), folder)
+        if (folder / "model-best").exists():
+            shutil.move(folder / "model-best", path.with_suffix(""))
     result = {"dev": dev, "seconds": time.process_time() - start, "found": sorted(found)}
-    result_file(name, system, rate, seed, part).write_text(json.dumps(result), encoding="utf8")
+    path.write_text(json.dumps(result), encoding="utf8")
 
 
 def start_run(name: str, system: str, rate: str, seed: int, part: float) -> None:

@@ -106,7 +106,7 @@ class Source:
         if codecs.lookup(encoding).name == "utf-8":
             encoding = "utf-8-sig"
         head = file.read(1 << 16)
-        if encoding == "utf-8-sig" and (name := _wide_encoding(head)):
+        if encoding == "utf-8-sig" and (name := wide_encoding(head)):
             raise self.error(f"looks like {name.upper()}: read it with --encoding {name}", line=None)
         file.seek(0)
         newline = "\r" if any_newline and b"\r" in head and b"\n" not in head else "\n"
@@ -120,7 +120,7 @@ class Source:
                 text.detach()
 
 
-def _wide_encoding(head: bytes) -> str | None:
+def wide_encoding(head: bytes) -> str | None:
     """Return the encoding of a text in UTF-16 or UTF-32 by its byte order mark, or by the zeros of half its bytes."""
     for mark, name in _WIDE.items():
         if head.startswith(mark):

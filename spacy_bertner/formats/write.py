@@ -16,6 +16,7 @@ from . import argilla, brat, doccano, hf, label_studio, parquet, prodigy, spacy_
 from .conll.docs import tagged_words
 from .conll.layout import DOC_MARK, starts_mark
 from .faults import ConversionError, Fault
+from .source import wide_encoding
 from .tools import FORMATS
 
 # From a text, its entities by character offset and, of a pipeline, their scores to a value of JSON
@@ -84,6 +85,8 @@ Put = Callable[[int, Doc, list[Span]], None]
 @contextmanager
 def _brat_folder(folder: Path) -> Iterator[Put]:
     def put(number: int, doc: Doc, spans: list[Span]) -> None:
+        if doc.text.startswith("\ufeff") or wide_encoding(doc.text.encode()[: 1 << 16]):
+            raise ValueError(f"the text starts with a byte order mark, or like UTF-16{_cannot('brat')}")
         annotation = brat.render(doc.text, _offsets(spans))
         for suffix, content in ((".txt", doc.text), (".ann", annotation)):
             (folder / f"{number:05}{suffix}").write_bytes(content.encode())

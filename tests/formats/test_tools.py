@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import spacy
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from spacy.tokens import Doc, DocBin, Span
 
@@ -100,9 +100,20 @@ def words(doc):
     return [token.text for token in doc if not token.is_space]
 
 
+def without_entities(text):
+    doc = NLP.make_doc(text)
+    doc.set_ents([], default="outside")
+    return doc
+
+
 @pytest.mark.parametrize("name", FORMATS)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(corpus=st.lists(docs(), min_size=1, max_size=3))
+@example(corpus=[without_entities("\ufeff")])
+@example(corpus=[without_entities("\ufeffAyla left")])
+@example(corpus=[without_entities("A\0y\0l\0a\0")])
+@example(corpus=[without_entities("\0A\0y\0l\0a")])
+@example(corpus=[without_entities("\rAyla\r\nleft\r")])
 def test_out_and_in_again(name, corpus):
     # Which is the way of WikiANN
     assume(name != "conll" or not all(word.startswith("en:") for doc in corpus for word in words(doc)))
