@@ -1,13 +1,15 @@
-"""A search on the demo corpus, with and without pruning; its winner and the default on the test file.
+"""A search on the demo corpus or on wikigold; its winner and the default on the test file.
 
-    python bench/tune.py > bench/results/tune.txt
+    python bench/tune.py demo > bench/results/tune.txt
+    python bench/tune.py wikigold >> bench/results/tune.txt
 
-The config and the search space are those that `init` writes, with 2 epochs instead of its 12. The same search, with the same
-seed, is run with and without pruning; scores are those on the development file. Then the config and the winner of the search
-with pruning are trained with three other seeds each, and the test file is read for the first time. What is done is kept in
-bench/work/tune; a run that was stopped continues.
+The config and the search space are those that `init` writes, with 2 epochs instead of its 12 or 8. On the demo corpus the
+same search, with the same seed, is run with and without pruning. Scores are those on the development file. Then the config
+and the winner of the search with pruning are trained with three other seeds each, and the test file is read for the first
+time. What is done is kept in bench/work/tune; a run that was stopped continues.
 """
 
+import argparse
 import csv
 import json
 import statistics
@@ -15,53 +17,59 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common import DEMO, ROOT, describe_machine, machine_line
+from common import DEMO, ROOT, WIKIGOLD, describe_machine, machine_line
 
-WORK = ROOT / "bench" / "work" / "tune"
 N_TRIALS, EPOCHS, SEEDS = 20, 2, (1, 2, 3)
-PRUNERS = ("none", "median")
+DATA = {"demo": DEMO, "wikigold": WIKIGOLD}
+PRUNERS = {"demo": ("none", "median"), "wikigold": ("median",)}
 
 
 def spacy(*arguments: str | Path) -> None:
     subprocess.run([sys.executable, "-m", "spacy", *map(str, arguments)], cwd=ROOT, check=True, stdout=sys.stderr)
 
 
-def search(n_trials: int) -> None:
-    """Make the data, the config and the space, and run both searches."""
-    corpus, config, space = WORK / "corpus", WORK / "config.cfg", WORK / "space.cfg"
+def search(name: str, work: Path, n_trials: int) -> None:
+    """Make the data, the config and the space, and run the searches."""
+    corpus, config, space = work / "corpus", work / "config.cfg", work / "space.cfg"
     if not space.exists():
-        for path in DEMO:
+        for path in DATA[name]:
             spacy("bertner", "convert", path, corpus, "--merge", path.stem)
         data = ["--train", corpus / "train.spacy", "--dev", corpus / "dev.spacy", "--encoder", "assets/encoder"]
         spacy("bertner", "init", config, *data, "--epochs", EPOCHS, "--no-timing", "--space", space, "--force")
-    for pruner in PRUNERS:
-        options = ["--output", WORK / pruner, "--pruner", pruner, "--n-trials", n_trials, "--resume"]
+    for pruner in PRUNERS[name]:
+        options = ["--output", work / pruner, "--pruner", pruner, "--n-trials", n_trials, "--resume"]
         spacy("bertner", "tune", config, space, *options)
 
 
-def scores_on_test(name: str, config: Path) -> list[float]:
+def scores_on_test(work: Path, name: str, config: Path) -> list[float]:
     """Return the F1 on the test file of a config trained with each seed."""
     scores = []
     for seed in SEEDS:
-        folder = WORK / f"{name}-{seed}"
+        folder = work / f"{name}-{seed}"
         if not (folder / "test.json").exists():
             spacy("train", config, "--output", folder, "--system.seed", seed)
-            spacy("evaluate", folder / "model-best", WORK / "corpus" / "test.spacy", "--output", folder / "test.json")
+            spacy("evaluate", folder / "model-best", work / "corpus" / "test.spacy", "--output", folder / "test.json")
         scores.append(json.loads((folder / "test.json").read_text())["ents_f"])
     return scores
 
 
 def main() -> None:
-    if len(sys.argv) > 1:  # part of the search
-        search(int(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", choices=DATA)
+    parser.add_argument(
+        "--n-trials", type=int, default=N_TRIALS, help="Of the search; with fewer, nothing else is done"
+    )
+    args = parser.parse_args()
+    work = ROOT / "bench" / "work" / "tune" / args.data
+    search(args.data, work, args.n_trials)
+    if args.n_trials < N_TRIALS:
         return
-    search(N_TRIALS)
-    print(f"{N_TRIALS} trials on the demo corpus, {EPOCHS} epochs each: python bench/tune.py")
+    print(f"{N_TRIALS} trials on {args.data}, {EPOCHS} epochs each: python bench/tune.py {args.data}")
     print(machine_line(describe_machine()))
-    print("F1 in %; the same search and seed twice; trial 0 is the config that `init` writes\n")
+    print("F1 in %; the same space and seed; trial 0 is the config that `init` writes\n")
     print("pruner   complete  pruned   best F1 (dev)   trial   F1 (dev) of trial 0   steps trained   seconds")
-    for pruner in PRUNERS:
-        with (WORK / pruner / "trials.csv").open(newline="") as file:
+    for pruner in PRUNERS[args.data]:
+        with (work / pruner / "trials.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         complete = [row for row in rows if row["state"] == "complete"]
         best = max(complete, key=lambda row: float(row["score"]))
@@ -72,8 +80,8 @@ def main() -> None:
             f"{best['trial']:>7} {100 * float(rows[0]['score']):22.1f} {shares:15.0%} {seconds:9,.0f}"
         )
     print("\nF1 on the test file with seeds " + ", ".join(map(str, SEEDS)))
-    for name, config in (("default", WORK / "config.cfg"), ("winner", WORK / "median" / "best.cfg")):
-        scores = [100 * score for score in scores_on_test(name, config)]
+    for name, config in (("default", work / "config.cfg"), ("winner", work / "median" / "best.cfg")):
+        scores = [100 * score for score in scores_on_test(work, name, config)]
         print(f"{name:8} mean {statistics.mean(scores):.1f}: " + ", ".join(f"{score:.1f}" for score in scores))
 
 
