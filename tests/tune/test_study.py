@@ -1,15 +1,19 @@
 """The trials of a study: how many there are, whatever happens to the processes that share it."""
 
 import multiprocessing
+import os
 import random
 import sqlite3
 import threading
 import time
+import uuid
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.trial import TrialState
 
+from spacy_bertner.tune.run import PRUNERS
 from spacy_bertner.tune.study import REASON, finished_trials, open_storage, open_study, run_trials
 from spacy_bertner.tune.trial import TrialFailed
 
@@ -18,7 +22,13 @@ GRACE_PERIOD = 2
 
 @pytest.fixture
 def url(tmp_path):
-    return f"sqlite:///{tmp_path / 'study.db'}"
+    """A new SQLite file; or a new database in the server of TUNE_TEST_SERVER, such as postgresql://user@host/postgres."""
+    if not (server := os.environ.get("TUNE_TEST_SERVER")):
+        return f"sqlite:///{tmp_path / 'study.db'}"
+    name = f"tune_{uuid.uuid4().hex}"
+    with sqlalchemy.create_engine(server, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    return sqlalchemy.make_url(server).set(database=name).render_as_string(hide_password=False)
 
 
 @pytest.fixture
@@ -66,6 +76,22 @@ def test_pruning_is_the_pruners(url):
     run(study, 1, objective)
     (trial,) = study.trials
     assert trial.state == TrialState.PRUNED and trial.intermediate_values == {0: 0.1, 1: 0.4}
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_the_best_trial_is_not_pruned(name, url):
+    study = open_study(open_storage(url, GRACE_PERIOD), "test", {}, [], pruner=PRUNERS[name]())
+
+    def objective(trial, on_poll):
+        final = (7 * trial.number % 20) / 20  # the best is number 17
+        for i in range(1, 10):
+            on_poll([final * k / 9 for k in range(1, i + 1)])
+        return final
+
+    run(study, 20, objective)
+    states = [trial.state for trial in study.trials]
+    assert set(states) == {TrialState.COMPLETE, TrialState.PRUNED} - ({TrialState.PRUNED} if name == "none" else set())
+    assert states[17] == TrialState.COMPLETE and study.best_trial.number == 17
 
 
 def test_five_failures_in_a_row(study):
