@@ -12,6 +12,8 @@ JSON object per line (Prodigy) and in one array (Label Studio), beside CoNLL: se
 memory, for files of 200,000 tokens and of `--tokens`.
 
     python bench/convert_speed.py --tools --tokens 1000000 > bench/results/convert.txt
+
+With `--array GB` a JSON array of that size is read, of tasks of Label Studio with much beside their text.
 """
 
 from __future__ import annotations
@@ -98,6 +100,24 @@ def tools(sizes: list[int], rounds: int) -> None:
         print(f"{name:40}" + "".join(f"{cell:>19}" for cell in cells), flush=True)
 
 
+def large_array(gigabytes: float) -> None:
+    """Read an array of tasks of 100,000 characters each, most of which are no text."""
+    result = {"from_name": "l", "to_name": "t", "type": "labels", "value": {"start": 0, "end": 4, "labels": ["PER"]}}
+    task = {"data": {"text": "Ayla left Oslo.", "html": "x" * 99_500}, "annotations": [{"result": [result]}]}
+    n_tasks = round(gigabytes * 10_000)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tasks.json"
+        with path.open("w") as file:
+            file.write("[")
+            for i in range(n_tasks):
+                file.write(",\n" * (i > 0) + json.dumps({"id": i, **task}))
+            file.write("]")
+        size = path.stat().st_size
+        command = [sys.executable, "-m", "spacy", "bertner", "convert", str(path), f"{folder}/out.spacy"]
+        _, seconds, peak = run(command)
+    print(f"an array of {n_tasks:,} tasks, {size / 1e9:.2f} GB: {seconds:.1f} s, {peak:.0f} MiB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tokens", type=int, default=1_000_000)
@@ -105,7 +125,11 @@ def main() -> None:
     parser.add_argument("--input", type=Path, help="a CoNLL-2003 file of your own instead")
     parser.add_argument("--output", type=Path, help="write the figures here, as JSON")
     parser.add_argument("--tools", action="store_true", help="annotation tools instead of spaCy's converter")
+    parser.add_argument("--array", type=float, help="read a JSON array of so many GB instead")
     args = parser.parse_args()
+    if args.array:
+        large_array(args.array)
+        return
     if args.tools:
         tools([200_000, args.tokens], args.rounds)
         return
