@@ -89,8 +89,8 @@ def BertTokenClassifier(
 
     name: hub name or folder of the checkpoint, as for `from_pretrained`; read by `initialize`, not needed afterwards.
     window: maximum number of pieces that the encoder sees at once, special pieces included.
-    stride: number of pieces from the start of one window to the start of the next; the rest of a window is overlap. In
-        training windows do not overlap.
+    stride: number of pieces from the start of one full window to the start of the next; the rest of a window is overlap. A
+        longer document has windows of about equal length. They do not overlap in training, nor between sentences.
     max_batch_pieces: maximum number of pieces in one pass through the encoder, padding included; None for the device's
         default.
     mixed_precision: "bf16" or "fp16" for matrix products in that type under autocast; "auto" for the one that the device

@@ -112,7 +112,7 @@ class PieceEncoder:
     tokenizer: a tokenizer of the library `tokenizers`.
     pad_id: the piece to pad with.
     window: maximum number of pieces in a window, special pieces included.
-    stride: number of pieces from the start of one window to the start of the next.
+    stride: number of pieces from the start of one full window to the start of the next, where they overlap.
     document_context: whether windows cross sentence boundaries; if not, each sentence has windows of its own, provided that
         the Doc has sentence boundaries.
     orthography_version: the definition of the orthographic classes, see `ORTHOGRAPHY_VERSION`.
@@ -138,7 +138,6 @@ class PieceEncoder:
         self.prefix, self.suffix = special_pieces(tokenizer)
         self.pad_id = pad_id
         self.window = window
-        self.stride = stride
         self.document_context = document_context
         self.capacity = window - len(self.prefix) - len(self.suffix)
         if self.capacity < 1:
@@ -146,6 +145,7 @@ class PieceEncoder:
                 f"window: {window} leaves no room beside the {len(self.prefix) + len(self.suffix)} special pieces"
                 f" of the tokenizer; allowed are {window - self.capacity + 1} and more"
             )
+        self._overlap = max(self.capacity - stride, 0)
         self._max_cached = max_cached
         # orth -> (piece ids, orthographic class, whether pieces were cut off). When full it is replaced, not cleared, since
         # other threads may be reading it.
@@ -221,7 +221,7 @@ class PieceEncoder:
     def windows(self, pieces: Pieces, *, overlap: bool = True) -> list[Window]:
         """Cover the pieces of a Doc with windows, cut between words, and between sentences if these are known.
 
-        overlap: whether a window starts a stride after the one before, or where it ends.
+        overlap: whether windows overlap that are not cut between sentences.
         Returns the windows in order. Every token is owned by exactly one, except in a Doc (without `document_context`, a
         sentence) that has no pieces, and so no window.
         """
@@ -251,7 +251,7 @@ class PieceEncoder:
             return []
         if n_pieces <= self.capacity:
             return [Window(0, n_pieces, 0, n_tokens)]
-        spans = list(self._window_spans(pieces, self.stride if overlap else None))
+        spans = list(self._window_spans(pieces, self._overlap if overlap else 0))
         position = np.minimum(pieces.offsets[:-1], n_pieces - 1)
         most = np.full(n_tokens, -1, dtype=np.int64)
         owner = np.zeros(n_tokens, dtype=np.int64)
@@ -268,28 +268,42 @@ class PieceEncoder:
             if bounds[i] < bounds[i + 1]
         ]
 
-    def _window_spans(self, pieces: Pieces, stride: int | None) -> Iterator[tuple[int, int]]:
-        """Yield the first piece and the last + 1 of each window, for a Doc that needs more than one."""
+    def _window_spans(self, pieces: Pieces, overlap: int) -> Iterator[tuple[int, int]]:
+        """Yield the first piece and the last + 1 of each window, for a Doc that needs more than one.
+
+        Windows are about equally long, as attention takes time by the square of their length, and there are no more than
+        needed. A window ends with a sentence, if one ends in its second half, and the next one starts there; if not, they
+        overlap.
+        """
         n_pieces = len(pieces.ids)
         words = np.unique(pieces.offsets)  # where a window may be cut, including the end
         sentences = np.unique(np.append(pieces.offsets[:-1][pieces.sent_starts], n_pieces))
 
         def last_cut(low: int, high: int) -> int:
-            """Return the last place to cut in (low, high], between sentences if one ends in its second half."""
-            place = sentences[np.searchsorted(sentences, high, side="right") - 1] if sentences[0] <= high else low
-            if place <= low + (high - low) // 2:
-                place = words[np.searchsorted(words, high, side="right") - 1]
-            return int(place)
+            """Return the last place between words in (low, high], or the first one after `low`."""
+            last, first = np.searchsorted(words, [high, low], side="right")
+            return int(words[max(last - 1, first)])
 
         start = 0
-        while True:
-            end = last_cut(start, start + self.capacity) if start + self.capacity < n_pieces else n_pieces
+        while (rest := n_pieces - start) > self.capacity:
+            step = self.capacity - overlap
+            # How many windows there have to be after this one, and the length of each if all are equal
+            n_more = -(-(rest - self.capacity) // step)
+            length = -(-(rest + n_more * overlap) // (n_more + 1))
+            low, high = np.searchsorted(sentences, [start + length // 2, start + self.capacity], side="right")
+            ends = sentences[low:high]
+            # After a shorter window, there would have to be one more
+            if (enough := ends[ends >= start + rest - self.capacity - (n_more - 1) * step]).size:
+                ends = enough
+            if ends.size:
+                end = next_start = int(ends[np.abs(ends - start - length).argmin()])
+            else:
+                # No word is longer than the capacity, but one may be longer than the others allow
+                end = last_cut(start, start + length)
+                next_start = last_cut(start, max(end - overlap, start))
             yield start, end
-            if end == n_pieces:
-                return
-            # No word is longer than the capacity, but one may be longer than the stride
-            step = end if stride is None else last_cut(start, min(start + stride, end))
-            start = step if step > start else int(words[np.searchsorted(words, start, side="right")])
+            start = next_start
+        yield start, n_pieces
 
     def encoded(self, docs: Sequence[Doc], *, overlap: bool = True) -> EncodedDocs:
         """Return the Docs with their pieces and windows (see `windows`), or `docs` itself if it has them already."""

@@ -127,8 +127,14 @@ def test_windows_cover_and_own_every_token_once(window_encoder, drawn):
         assert w.start in offsets and w.end in offsets  # cut between words
         assert w.start <= offsets[w.owned_start] and offsets[w.owned_end] <= w.end
     if n > encoder.capacity:
-        spans = list(encoder._window_spans(pieces, stride))
+        overlap = max(encoder.capacity - stride, 0)
+        spans = list(encoder._window_spans(pieces, overlap))
         assert all(a[1] >= b[0] and a[0] < b[0] for a, b in pairwise(spans))  # no gap, forwards
+        starts = {0, *offsets[:-1][sentences]}
+        for a, b in pairwise(spans):  # an overlap of whole words, except between sentences
+            inside = offsets[(offsets > a[0]) & (offsets <= max(a[1] - overlap, a[0]))]
+            after = offsets[offsets > a[0]]
+            assert b[0] == (inside[-1] if len(inside) else after[0]) or (b[0] == a[1] and b[0] in starts)
         place = {(w.start, w.end): w for w in windows}
         for i, owner in enumerate(brute_force_owner(pieces, spans)):
             w = place[spans[owner]]
@@ -146,22 +152,32 @@ def window_encoder(checkpoint):
     return lambda window, stride: PieceEncoder(tokenizer.backend_tokenizer, pad_id=0, window=window, stride=stride)
 
 
+def words_of_one_piece(n, sentences=()):
+    sent_starts = np.zeros(n, bool)
+    sent_starts[list(sentences)] = True
+    return Pieces(np.ones(n, int), np.ones(n, int), np.arange(n + 1), sent_starts, np.ones(n, bool), 0)
+
+
 def test_windows_by_hand(window_encoder):
-    # 30 words of one piece, room for 10, a step of 6
-    pieces = Pieces(np.ones(30, int), np.ones(30, int), np.arange(31), np.zeros(30, bool), np.ones(30, bool), 0)
-    windows = window_encoder(12, 6).windows(pieces)
-    assert [(w.start, w.end) for w in windows] == [(0, 10), (6, 16), (12, 22), (18, 28), (24, 30)]
-    assert [(w.owned_start, w.owned_end) for w in windows] == [(0, 8), (8, 14), (14, 20), (20, 26), (26, 30)]
-    windows = window_encoder(12, 6).windows(pieces, overlap=False)
-    assert [(w.start, w.end, w.owned_start, w.owned_end) for w in windows] == [(0, 10) * 2, (10, 20) * 2, (20, 30) * 2]
+    encoder = window_encoder(12, 6)  # room for 10 pieces, an overlap of 4
+    windows = encoder.windows(words_of_one_piece(30))
+    assert [(w.start, w.end) for w in windows] == [(0, 10), (6, 15), (11, 20), (16, 25), (21, 30)]
+    assert [(w.owned_start, w.owned_end) for w in windows] == [(0, 8), (8, 13), (13, 18), (18, 23), (23, 30)]
+    windows = encoder.windows(words_of_one_piece(26), overlap=False)
+    assert [(w.start, w.end, w.owned_start, w.owned_end) for w in windows] == [(0, 9) * 2, (9, 18) * 2, (18, 26) * 2]
 
 
 def test_windows_are_cut_between_sentences(window_encoder):
-    sentences = np.zeros(30, bool)
-    sentences[[0, 8, 14, 25]] = True
-    pieces = Pieces(np.ones(30, int), np.ones(30, int), np.arange(31), sentences, np.ones(30, bool), 0)
-    windows = window_encoder(14, 10).windows(pieces)
-    assert [(w.start, w.end) for w in windows] == [(0, 8), (8, 20), (14, 25), (24, 30)]
+    encoder = window_encoder(14, 10)  # room for 12 pieces, an overlap of 2
+    windows = encoder.windows(words_of_one_piece(30, [0, 8, 14, 25]))
+    assert [(w.start, w.end) for w in windows] == [(0, 8), (8, 20), (18, 30)]  # 14 is in the first half of (8, 20)
+    windows = encoder.windows(words_of_one_piece(20, [0, 7, 9, 12]))
+    assert [(w.start, w.end) for w in windows] == [
+        (0, 12),
+        (12, 20),
+    ]  # 9 and 12 are as near to the middle, both are enough
+    windows = encoder.windows(words_of_one_piece(22, [0, 7, 9, 11]))
+    assert [(w.start, w.end) for w in windows] == [(0, 11), (11, 22)]  # after 9, there would be three
 
 
 def test_a_long_doc_is_owned_once(window_encoder, nlp):
