@@ -2,8 +2,8 @@
 
     python bench/windows.py DATA.conll PIPELINE... > bench/results/windows.txt
 
-The sentences of the data are joined to documents of 400 words, with and without their sentence boundaries. Pieces are those that
-the encoder computes, as a share of those that the documents have; attention takes time by the mean length of a window.
+The sentences of the data are joined to documents of 400 words, and given with and without their boundaries. Pieces are those
+that the encoder computes, by those that the documents have; attention takes time by the mean length of a window.
 """
 
 import argparse
@@ -32,11 +32,10 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("pipelines", type=Path, nargs="+")
     args = parser.parse_args()
-    print(
-        f"python bench/windows.py {args.data.parent.name}/{args.data.name} and {len(args.pipelines)} pipelines; documents of"
-    )
-    print(f"{WORDS} words; {machine_line(describe_machine())}\n")
-    print(f"{'window stride':18}{'pieces computed, and mean length':>36}{'F1':>8}   without sentences: {'':14}F1")
+    print(f"python bench/windows.py {args.data.parent.name}/{args.data.name}, {len(args.pipelines)} pipelines")
+    print(f"documents of {WORDS} words; {machine_line(describe_machine())}\n")
+    head = f"{'pieces':>8}{'length':>8}{'F1':>8}"
+    print(f"{'':14}{'with sentences':<46}without\nwindow stride {head:46}{head}")
     for window, stride in SETTINGS:
         cells = []
         for has_sentences in (True, False):
@@ -59,8 +58,9 @@ def main() -> None:
             ]
             share = sum(lengths) / sum(len(of_doc.ids) for of_doc in pieces)
             mean = sum(n * n for n in lengths) / sum(lengths)
-            cells.append(f"{share:8.2f} {mean:6.0f} {statistics.mean(f1):8.1f} ({', '.join(f'{x:.1f}' for x in f1)})")
-        print(f"{window:6} {stride:6}   {cells[0]}   {cells[1]}", flush=True)
+            each = ", ".join(f"{x:.1f}" for x in f1)
+            cells.append(f"{share:8.2f}{mean:8.0f}{statistics.mean(f1):8.1f} ({each})")
+        print(f"{window:6} {stride:6} {cells[0]:46}{cells[1]}", flush=True)
 
 
 if __name__ == "__main__":
