@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import KEEP_MEMORY
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -248,10 +249,10 @@ def start_run(name: str, system: str, rate: str, seed: int, part: float) -> None
         return
     WORK.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, __file__, "one", name, system, rate, str(seed), str(part)]
-    # glibc gives large blocks back to the system, and each step of training would fetch them again, page by page
-    keep_memory = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if system != "transformer+ner":  # which would need over 20 GB then
+        environment |= KEEP_MEMORY
     with path.with_suffix(".log").open("w") as log:
-        environment = {**os.environ, **keep_memory, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)
     print(f"{time.strftime('%H:%M')} {path.stem}: {'done' if done.returncode == 0 else 'FAILED'}", flush=True)
 
