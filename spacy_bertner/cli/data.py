@@ -22,7 +22,7 @@ def convert_cli(
     scheme: Annotated[
         str | None, typer.Option(help="Tag scheme, such as IOB2, BIOES or IO [default: detected]")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail even for the rarest exception to the scheme")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail even if only a few tags violate the scheme")] = False,
     label: Annotated[str | None, typer.Option(help="Label of the entities if the tags are just B, I and O")] = None,
     missing: Annotated[
         list[str] | None, typer.Option(help="A further marker of missing annotation; repeatable")
@@ -34,14 +34,19 @@ def convert_cli(
     tag_col: Annotated[str | None, typer.Option(help="Column of the tags, likewise")] = None,
     pos_col: Annotated[str | None, typer.Option(help="Column for token.tag_, likewise, or none")] = None,
     layer_col: Annotated[str | None, typer.Option(help="Columns of further layers, likewise, with commas")] = None,
-    spans_key: Annotated[str | None, typer.Option(help="Key in doc.spans for a second layer, or overlaps")] = None,
+    spans_key: Annotated[
+        str | None,
+        typer.Option(help="Key in doc.spans for further layers (sc), or for all entities"),
+    ] = None,
     misc_key: Annotated[str | None, typer.Option(help="Key of the tags in the MISC column of CoNLL-U")] = None,
     layout: Annotated[str, typer.Option(help="Form of the files: columns, conllu, prodigy, … or auto")] = "auto",
     to: Annotated[
         str, typer.Option(help="spacy, prodigy, doccano, label-studio, brat, argilla, spacy-json, hf, parquet, conll")
     ] = "spacy",
-    alignment: Annotated[str, typer.Option(help="Entities to tokens: strict (fail), contract, expand")] = "strict",
-    offsets: Annotated[str, typer.Option(help="What offsets count: characters, utf16 or bytes")] = "characters",
+    alignment: Annotated[
+        str, typer.Option(help="Entities off token bounds: strict (fail), contract, expand")
+    ] = "strict",
+    offsets: Annotated[str, typer.Option(help="Unit of offsets: characters, utf16 or bytes")] = "characters",
     annotator: Annotated[str | None, typer.Option(help="Of several annotators, the one to read")] = None,
     text_key: Annotated[str | None, typer.Option(help="Key of the text in JSON [default: text]")] = None,
     labels: Annotated[
@@ -194,9 +199,9 @@ def suggest_cli(
     code: Code = None,
     force: Force = False,
 ) -> None:
-    """Choose the texts to annotate next, those that the pipeline is least sure of, with its entities to be corrected.
+    """Choose the texts that the pipeline is least certain of, and write them as tasks with its entities, to be corrected.
 
-    The first is the one to learn most from. See docs/annotation_tools.md.
+    The most informative text comes first. See docs/annotation_tools.md.
     """
     from ..annotate.readers import ReadSettings
     from ..annotate.suggest import suggest

@@ -40,7 +40,7 @@ def init_cli(
     spans_key: Annotated[
         str | None, typer.Option(help="Learn entities from this group of doc.spans [default: from doc.ents]")
     ] = None,
-    gpu: Annotated[bool, typer.Option("--gpu", "-G", help="Train on the first GPU")] = False,
+    gpu: Annotated[bool, typer.Option("--gpu", "-G", help="Short for --gpu-id 0")] = False,
     gpu_id: GpuId = -1,
     space: Annotated[Path | None, typer.Option(help="Also write a search space for `tune`, to this file")] = None,
     no_timing: Annotated[bool, typer.Option("--no-timing", help="Don't estimate how long training takes")] = False,
@@ -48,7 +48,7 @@ def init_cli(
 ) -> None:
     """Write a training config for these data and this encoder: steps, learning rate, evaluations and the other settings.
 
-    A few batches are trained to estimate how long training will take. With --no-timing, the GPU need not be there.
+    A few batches are trained to estimate how long training will take. With --no-timing, no GPU is needed.
     """
     with one_line_errors("init"):
         from ..files import check_output_file
@@ -148,7 +148,7 @@ def pretrain_cli(
     input_format: InputFormat = None,
     text_key: TextKey = "text",
     encoding: Encoding = "utf-8",
-    report_to: Annotated[str, typer.Option(help="Where to log to as well: tensorboard, wandb, …")] = "none",
+    report_to: Annotated[str, typer.Option(help="Also log to: tensorboard, wandb, …")] = "none",
     gpu_id: GpuId = -1,
     resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped or killed")] = False,
     force: Force = False,
@@ -208,7 +208,9 @@ def tune_cli(
         str, typer.Option(help="median, hyperband or none: stop trials with low scores early")
     ] = "median",
     seed: Annotated[int, typer.Option(help="Seed of the search")] = 0,
-    seeds: Annotated[int, typer.Option(help="Train the best and the given settings with so many other seeds")] = 0,
+    seeds: Annotated[
+        int, typer.Option(help="Then train the best and the original settings with this many new seeds")
+    ] = 0,
     gpus: Annotated[str, typer.Option(help="GPUs, comma-separated, one trial on each; -1 for the CPU")] = "-1",
     storage: Annotated[str | None, typer.Option(help="URL of a database [default: a SQLite file in OUTPUT]")] = None,
     study_name: Annotated[str | None, typer.Option(help="Name in the database [default: that of OUTPUT]")] = None,
