@@ -16,9 +16,10 @@ from spacy.vocab import Vocab
 from ..component import BertNER, components_of
 from ..files import atomic_write, check_output_file
 from ..formats.conll.options import ReadOptions
-from ..formats.source import Source
-from ..formats.tools import read_texts
-from .inputs import find_inputs
+from ..formats.faults import ConversionError
+from ..formats.source import Source, find_files
+from ..formats.tools import is_annotated, read_texts
+from .inputs import FORMATS, find_inputs
 from .readers import ReadSettings, check, read
 from .records import Record, chunks
 from .run import BATCH_SIZE, CHUNK_CHARS
@@ -62,8 +63,8 @@ def suggest(
     """Choose the texts to annotate next, and write them as tasks with the pipeline's entities.
 
     nlp: a pipeline with a `bert_ner`, with or without a `spans_key`. inputs: as for `annotate`. output: a file.
-    n: how many texts to choose. exclude: files with texts that are annotated already, of any format that `annotate` or
-        `convert` reads.
+    n: how many texts to choose. exclude: files or folders with texts that are annotated already, of any format that
+        `annotate` or `convert` reads.
     strategy: "uncertainty", or "random", to compare. seed: for "random".
     output_format: "prodigy", "doccano" or "label-studio"; None for "label-studio" if the output ends in .json, and "prodigy"
         if not.
@@ -86,7 +87,7 @@ def suggest(
     found, _ = find_inputs(inputs, reading.input_format, [output])
     check(found, reading)
     result = Suggestions()
-    annotated = {_key(text) for path in exclude for text in _texts(path, reading)}
+    annotated = {_key(text) for path in _annotated(exclude) for text in _texts(path, reading)}
     records = _new(read(found, reading), annotated, result)
     with prepared(nlp):
         if strategy == "random":
@@ -107,6 +108,15 @@ def suggest(
     return result
 
 
+def _annotated(names: Sequence[Path]) -> Iterator[Path]:
+    """Find the files behind names, folders and glob patterns; raise ConversionError for those that lead nowhere."""
+    faults = ConversionError()
+    paths, _ = find_files(names, lambda path: is_annotated(path) or path.suffix.lower() in FORMATS, faults)
+    if faults.total:
+        raise faults
+    return filter(None, paths)
+
+
 def _texts(path: Path, reading: ReadSettings) -> Iterator[str]:
     """Read the texts of an annotated file, of an annotation tool or any format that `annotate` reads."""
     texts = read_texts(Source.from_path(path), ReadOptions(encoding=reading.encoding))
@@ -120,7 +130,7 @@ def _text(record: Record) -> str | None:
 
 def _key(text: str) -> int:
     """What texts that differ in white space alone have in common."""
-    return hash(" ".join(text.split()))
+    return hash("".join(text.split()))
 
 
 def _new(records: Iterable[Record], keys: set[int], result: Suggestions) -> Iterator[Record]:
@@ -163,18 +173,17 @@ def _scored(
 
 def _highest(candidates: Iterable[Candidate], n: int, result: Suggestions) -> list[Candidate]:
     """Return the n candidates with the highest gain, each text once, without having more of them in memory."""
-    heap: list[tuple[float, int, int, Candidate]] = []
+    heap: list[tuple[float, int, Candidate]] = []
     keys: set[int] = set()
     for number, candidate in enumerate(candidates):
         key = _key(_text(candidate.record) or "")
         if key in keys:
             result.n_repeated += 1
             continue
-        item = (candidate.gain, -number, key, candidate)
+        keys.add(key)
+        item = (candidate.gain, -number, candidate)
         if len(heap) < n:
             heappush(heap, item)
-            keys.add(key)
         elif item > heap[0]:
-            keys.add(key)
-            keys.remove(heapreplace(heap, item)[2])
+            heapreplace(heap, item)
     return [candidate for *_, candidate in sorted(heap, reverse=True)]

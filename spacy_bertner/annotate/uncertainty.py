@@ -56,7 +56,7 @@ def tag_entropies(component: BertNER, docs: list[Doc]) -> list[NDArray[np.float6
         is_first, is_last = segment_bounds(rows.is_first)
         _, tags, _ = expectations(lattice, rows.scores.astype(np.float64) / temperature, is_first, is_last)
         entropies[rows.tokens] = -(tags * np.log(tags, where=tags > 0, out=np.zeros_like(tags))).sum(axis=1)
-    return np.split(entropies, starts[:-1])
+    return np.split(entropies, starts[:-1]) if docs else []
 
 
 def choose(candidates: Sequence[Candidate], n: int) -> list[Record]:

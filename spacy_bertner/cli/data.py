@@ -184,7 +184,7 @@ def suggest_cli(
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file of tasks to write")],
     n: Annotated[int, typer.Option("--n", "-n", help="Texts to choose")] = 100,
     exclude: Annotated[
-        list[Path] | None, typer.Option(help="A file with texts that are annotated already; repeatable")
+        list[Path] | None, typer.Option(help="A file or folder with texts that are annotated already; repeatable")
     ] = None,
     strategy: Annotated[str, typer.Option(help="uncertainty or random")] = "uncertainty",
     output_format: Annotated[

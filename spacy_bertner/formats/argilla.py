@@ -11,7 +11,9 @@ _QUESTION, _AGENT = "entities", "annotated"
 
 def recognise(value: Any) -> bool:
     """Say whether a value is a record with fields and responses."""
-    return isinstance(value, dict) and isinstance(value.get("fields"), dict) and "responses" in value
+    if not isinstance(value, dict) or not isinstance(value.get("fields"), dict) or "responses" not in value:
+        return False
+    return value["responses"] is None or isinstance(value["responses"], dict)  # a list in Argilla 1
 
 
 def parse(value: Any, text_key: str | None = None) -> list[Record]:
@@ -20,15 +22,20 @@ def parse(value: Any, text_key: str | None = None) -> list[Record]:
     Suggestions are not annotation, except those that `render` has written.
     """
     if not recognise(value):
-        raise ValueError("is no record of Argilla, with fields and responses")
+        raise ValueError("is no record of Argilla 2, with fields and responses")
     text = take_text(value["fields"], text_key or find_text(value["fields"]))
     answers: dict[str, list[Any]] = {}
     for question, responses in (value["responses"] or {}).items():
-        answers[question] = [(response.get("user_id"), response.get("value")) for response in responses]
+        given = [(response.get("user_id"), response.get("value")) for response in responses]
+        answers[question] = [(user, answer) for user, answer in given if answer is not None]
     for question, suggestion in (value.get("suggestions") or {}).items():
         if not answers.get(question) and suggestion.get("agent") == _AGENT:
             answers[question] = [(None, suggestion.get("value"))]
-    spans = {question: given for question, given in answers.items() if all(_is_spans(answer) for _, answer in given)}
+    spans = {
+        question: given
+        for question, given in answers.items()
+        if given and all(_is_spans(answer) for _, answer in given)
+    }
     if len(spans) > 1:
         raise ValueError(f"has several span questions, {', '.join(map(repr, spans))}: export one of them")
     records = []

@@ -15,9 +15,13 @@ def recognise(value: Any) -> bool:
         return False
     key = next((key for key in _KEYS if key in value), None)
     items = value.get(key or "")
-    if not isinstance(items, list) or (key == "entities" and "relations" not in value and "Comments" not in value):
-        return bool(items) and isinstance(items, list) and isinstance(items[0], dict) and "start_offset" in items[0]
-    return not items or isinstance(items[0], list) or "start_offset" in items[0]
+    if not isinstance(items, list):
+        return False
+    if items and isinstance(items[0], dict):
+        return "start_offset" in items[0]
+    if key == "entities" and "relations" not in value and "Comments" not in value:
+        return False
+    return not items or isinstance(items[0], list)
 
 
 def parse(value: Any, text_key: str | None = None) -> list[Record]:

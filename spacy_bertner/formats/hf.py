@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .conll.schemes import EDGE, Bigrams, TagParser, begins, find_violation, rank_schemes
+from .conll.schemes import EDGE, UNANNOTATED, Bigrams, TagParser, begins, find_violation, rank_schemes
 from .records import Record, take_list
 
 TAG_KEYS = ("ner_tags", "tags", "ner", "labels")
@@ -39,8 +39,9 @@ def read_row(value: Any, labels: Sequence[str]) -> tuple[list[str], list[str]]:
             raise ValueError(
                 f"{key} are numbers: --labels O,B-PER,I-PER names them, in the order of the dataset's features"
             )
-        if wrong := next((tag for tag in tags if type(tag) is not int or not 0 <= tag < len(labels)), None):
-            raise ValueError(f"{key}: {wrong!r} is none of the {len(labels)} --labels")
+        for tag in tags:
+            if type(tag) is not int or not 0 <= tag < len(labels):
+                raise ValueError(f"{key}: {tag!r} is none of the {len(labels)} --labels")
         tags = [labels[tag] for tag in tags]
     if not all(isinstance(tag, str) for tag in tags):
         raise ValueError(f"{key}: a tag is neither a name nor a number")
@@ -71,8 +72,8 @@ def make_record(words: list[str], tags: Sequence[str], parse: TagParser, scheme:
             start = None
         if is_first:
             start = i
-    if "_" in tags:
-        raise ValueError("has the tag '_': a row has no missing annotation")
+        if parsed.prefix == UNANNOTATED:
+            raise ValueError(f"token {i + 1} has the tag {tag!r}: a row has no missing annotation")
     return record
 
 

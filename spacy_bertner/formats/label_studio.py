@@ -28,6 +28,8 @@ def _parse_task(value: dict[str, Any], text_key: str | None) -> list[Record]:
         return [Record(text, skip="without annotation")]
     records: list[Record] = []
     for annotation in annotations:
+        if not isinstance(annotation, dict):
+            raise ValueError(f"annotations: {annotation!r} is no JSON object")
         record = Record(text, task=value.get("id"), annotator=_annotator(annotation.get("completed_by")))
         if annotation.get("was_cancelled") or annotation.get("skipped"):
             record.skip = "skipped by the annotator"
@@ -47,18 +49,22 @@ def _annotator(by: Any) -> str | None:
     return None if by is None else str(by)
 
 
-def _add_region(record: Record, region: dict[str, Any]) -> None:
+def _add_region(record: Record, region: Any) -> None:
+    if not isinstance(region, dict):
+        raise ValueError(f"result: {region!r} is no JSON object")
     if region.get("type") not in ("labels", "hypertextlabels"):
         record.left_out[f"{region.get('type')} regions"] += 1
         return
-    value = region.get("value") or {}
+    value = region.get("value")
+    if not isinstance(value, dict):
+        raise ValueError(f"value: {value!r} is no JSON object")
     if region["type"] == "hypertextlabels" and "startOffset" in value:
         raise ValueError("has labels on HTML, whose offsets are not those of the text")
     _add_labels(record, value)
 
 
 def _add_labels(record: Record, value: dict[str, Any]) -> None:
-    for label in value.get("labels") or value.get("hypertextlabels") or [None]:
+    for label in take_list(value, "labels") or take_list(value, "hypertextlabels") or [None]:
         record.add(value.get("start"), value.get("end"), label, value.get("text"))
 
 
@@ -66,8 +72,10 @@ def _parse_min(value: dict[str, Any], text_key: str | None) -> Record:
     record = Record(take_text(value, text_key or "text"))
     record.task, record.annotator = value.get("id"), _annotator(value.get("annotator"))
     for item in value.values():
-        if isinstance(item, list) and item and all(isinstance(i, dict) and "start" in i for i in item):
+        if isinstance(item, list) and any(isinstance(region, dict) and "start" in region for region in item):
             for region in item:
+                if not isinstance(region, dict):
+                    raise ValueError(f"{region!r} is no JSON object with start, end and labels")
                 _add_labels(record, region)
     return record
 

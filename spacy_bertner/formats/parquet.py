@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any
 
 from .hf import TAG_KEYS
@@ -15,9 +14,9 @@ from .source import Source
 _N_ROWS = 1000  # in memory at once
 
 
-def recognise(path: Path) -> bool:
+def recognise(source: Source) -> bool:
     """Say whether a Parquet file has columns of tokens and tags."""
-    with _opened(Source.from_path(path)) as file:
+    with _opened(source) as file:
         return bool(_columns(file))
 
 

@@ -20,6 +20,8 @@ def parse(value: Any, text_key: str | None = None) -> list[Record]:
     Of the view `ner`, where one entity at a time is accepted, nothing is known of the other tokens.
     """
     record = Record(take_text(value, text_key or "text"))
+    if "spans" not in value and "_input_hash" not in value:
+        raise ValueError(f"is no task of Prodigy: it has no key 'spans'; there are {', '.join(map(repr, value))}")
     answer = value.get("answer", "accept")
     if answer not in ("accept", *_SKIPPED):
         raise ValueError(f"answer {answer!r} is none of accept, reject and ignore")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -23,7 +24,10 @@ _UNIT_NAMES = {"utf16": "UTF-16 units, as in JavaScript", "bytes": "bytes of UTF
 
 @dataclass
 class Problem:
-    """An entity that cannot be used as it is: what is wrong with it, and the part of the text that it covers."""
+    """An entity that cannot be used as it is: what is wrong with it, and the part of the text that it covers.
+
+    start, end: offsets; of a `Record` in the units of the file, of what is made of it in characters.
+    """
 
     what: str
     start: int = 0
@@ -134,7 +138,7 @@ def make_doc(
         made = Made(doc, list(record.problems), [], Counter())
     else:
         doc = tokenizer(record.text)
-        made = Made(doc, list(record.problems), [], Counter())
+        made = Made(doc, [], [], Counter())
         spans = _align(doc, record, alignment, units, made)
     if spans_key is not None:
         doc.spans[spans_key] = spans
@@ -150,11 +154,20 @@ def _align(doc: Doc, record: Record, alignment: str, units: str, made: Made) -> 
     """Find the tokens of each entity; what is wrong is added to `made`."""
     text, spans = record.text, []
     places = None if units == "characters" else _places(text, units)
+
+    def problem(what: str, start: int, end: int) -> Problem:
+        """Make a problem, whose offsets are in characters, however wrong those of the file are."""
+        if places is not None:
+            offsets = list(places)
+            start, end = bisect_right(offsets, start) - 1, bisect_left(offsets, end)
+        return Problem(what, min(max(start, 0), len(text)), min(max(end, 0), len(text)))
+
+    made.problems += [problem(known.what, known.start, known.end) for known in record.problems]
     for entity in record.entities:
         label = entity[2]
         offsets, what = _check(text, entity, places)
         if offsets is None:
-            made.problems.append(Problem(what, min(entity[0], len(text)), min(entity[1], len(text))))
+            made.problems.append(problem(what, entity[0], entity[1]))
             continue
         start, end = offsets
         span = doc.char_span(start, end, label=label)
@@ -251,7 +264,7 @@ def _tokens_of(doc: Doc, problems: list[Problem], kept: list[Span], record: Reco
         if record.words is not None:
             touched.update(range(problem.start, problem.end))
         else:
-            ends = range(max(0, problem.start), min(problem.end, len(doc.text)))
-            span = doc.char_span(ends.start, ends.stop, alignment_mode="expand") if len(ends) else None
+            is_empty = problem.start >= problem.end
+            span = None if is_empty else doc.char_span(problem.start, problem.end, alignment_mode="expand")
             touched.update(range(span.start, span.end) if span is not None else ())
     return [doc[i : i + 1] for i in sorted(touched - inside)]

@@ -10,7 +10,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
-from spacy.attrs import ORTH
+from spacy.attrs import ENT_IOB, ENT_TYPE, ORTH
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
@@ -106,7 +106,7 @@ def is_annotated(path: Path) -> bool:
         known = suffix in JSON_SUFFIXES and find_format(Source.from_path(path), ReadOptions()) is not None
     except ConversionError:
         known = suffix != ".json"  # there may be any other JSON beside data
-    return known or suffix == ".ann" or (suffix == ".parquet" and parquet.recognise(path))
+    return known or suffix == ".ann" or (suffix == ".parquet" and parquet.recognise(Source.from_path(path)))
 
 
 def read_texts(source: Source, options: ReadOptions) -> Iterator[str] | None:
@@ -118,13 +118,19 @@ def read_texts(source: Source, options: ReadOptions) -> Iterator[str] | None:
         name = find_format(source, options)
     except ConversionError:
         name = None
+    if name == "parquet" and not parquet.recognise(source):
+        name = None
     return None if name is None else _texts(source, name, options)
 
 
 def _texts(source: Source, name: str, options: ReadOptions) -> Iterator[str]:
     faults = ConversionError()
-    for _, record in _records(source, name, options, faults, None):
-        yield record.text if record.words is None else " ".join(record.words)
+    if name in ("hf", "parquet"):  # tags that are numbers without names do no harm here
+        for _, value in _values(source, name, options, faults, None):
+            yield " ".join(map(str, value["tokens"]))
+    else:
+        for _, record in _records(source, name, options, faults, None):
+            yield record.text
     if faults.total:
         raise faults
 
@@ -148,18 +154,24 @@ def fill(
     ledger = FileRecord(source.name, name, {}, None, "records", spaces, str(output), sentences=None)
     vocab: Vocab = tokenizer.vocab  # type: ignore[attr-defined]
     faults, first = ConversionError(), docs.cut()
-    read, read_crc, n_wrong, n_fit = Counter[str](), 0, 0, Counter[str]()
+    read_crc, n_wrong, n_fit = 0, 0, Counter[str]()
     for (line, number), record in _choose(
         _records(source, name, options, faults, on_read), source, options, ledger, faults
     ):
         within = "" if number is None else f"record {number}: "
         if are_rows:
             read_crc = zlib.crc32("\n".join(record.words or ()).encode("utf-8", "surrogatepass"), read_crc)
+        labels = (label for _, _, label, _ in record.entities)
         try:
+            "".join([*(record.words or ()), *labels]).encode()
             read_crc = zlib.crc32(record.text.encode(), read_crc)
         except UnicodeEncodeError:
-            what = f"{within}the text has bytes that are not {options.encoding}, or half of a surrogate pair"
+            what = f"{within}the text or a label has bytes that are not {options.encoding}, or half of a surrogate pair"
             faults.add(Fault(source.name, line, what))
+            continue
+        if record.is_partial and options.spans_key is not None:
+            what = "only single entities were accepted or rejected; doc.spans cannot hold tokens that are not annotated"
+            faults.add(Fault(source.name, line, within + what))
             continue
         made = make_doc(
             record, tokenizer, alignment=options.alignment, units=options.offsets, spans_key=options.spans_key
@@ -169,12 +181,11 @@ def fill(
             n_fit.update(made.other_units)
         for problem in made.problems:
             if options.repair:
-                action = "left out; its tokens are not annotated"
+                action = "left out" + ("; its tokens are not annotated" if options.spans_key is None else "")
                 ledger.entries.append(Entry(line or 0, within + problem.what, action, ""))
             else:
                 faults.add(Fault(source.name, line, within + problem.what))
         ledger.entries += [Entry(line or 0, within + what, action, "") for what, action in made.moved]
-        read.update(label for _, _, label, _ in record.entities)
         (ledger.entities if options.spans_key is None else ledger.layer).update(made.counts)
         n_lost = len(record.entities) + len(record.problems) - made.counts.total() - len(made.problems)
         if n_lost:
@@ -191,17 +202,27 @@ def fill(
         faults.add(Fault(source.name, None, f"no document to read{': ' + reasons if reasons else ''}"))
     if faults.total:
         raise faults
-    if _checksum(docs, first, vocab, are_rows) != read_crc:
+    crc, entities = _count(docs, first, vocab, are_rows)
+    if crc != read_crc:
         raise source.error("the words written are not the ones read", None)
+    if entities != ledger.entities:
+        raise source.error(
+            f"{ledger.entities.total()} entities read, {entities.total()} written, or not the same ones", None
+        )
     return ledger
 
 
-def _checksum(docs: DocSpool, first: int, vocab: Vocab, are_words: bool) -> int:
-    """Return the checksum of the texts from one part on, or of their words, from the arrays that are written."""
+def _count(docs: DocSpool, first: int, vocab: Vocab, are_words: bool) -> tuple[int, Counter[str]]:
+    """Make a checksum of the texts from one part on, or of their words, and count the entities by label.
+
+    Both from the very arrays that are written.
+    """
     string: Callable[[int], str] = vocab.strings.__getitem__
-    crc = 0
-    arrays = chain.from_iterable(zip(b.tokens, b.spaces, repeat(b.attrs.index(ORTH))) for b in docs.bins(first))
-    for array, spaces, orth in arrays:
+    crc, entities = 0, Counter[str]()
+    arrays = chain.from_iterable(zip(b.tokens, b.spaces, repeat(b.attrs)) for b in docs.bins(first))
+    for array, spaces, attrs in arrays:
+        orth, iob, type_ = map(attrs.index, (ORTH, ENT_IOB, ENT_TYPE))
+        entities.update(map(string, array[array[:, iob] == 3, type_].tolist()))
         words = list(map(string, array[:, orth].tolist()))
         if are_words:
             text = "\n".join(words)
@@ -210,7 +231,7 @@ def _checksum(docs: DocSpool, first: int, vocab: Vocab, are_words: bool) -> int:
                 chain.from_iterable(zip(words, (" " if s else "" for s in spaces.ravel().tolist()), strict=True))
             )
         crc = zlib.crc32(text.encode("utf-8", "surrogatepass"), crc)
-    return crc
+    return crc, entities
 
 
 def _choose(
@@ -221,7 +242,7 @@ def _choose(
     faults: ConversionError,
 ) -> Iterator[tuple[Place, Record]]:
     """Leave out what was rejected or is by other annotators, and count it."""
-    annotators: dict[Hashable, str | None] = {}
+    known: dict[Hashable, tuple[str | None, int]] = {}
     names: Counter[str] = Counter()
     for place, record in records:
         if record.annotator is not None:
@@ -231,12 +252,16 @@ def _choose(
         elif record.skip is not None:
             ledger.skipped[record.skip] += 1
         else:
-            other = record.annotator if record.task is None else annotators.setdefault(record.task, record.annotator)
-            if other != record.annotator:
-                what = f"the same task is annotated by {other} and {record.annotator}: choose with --annotator NAME"
-                faults.add(Fault(source.name, place[0], what))
-            else:
+            entities = 0 if record.is_partial else hash(tuple(record.entities))
+            given = record.annotator, entities
+            other = given if record.task is None else known.setdefault(record.task, given)
+            if other == given:
                 yield place, record
+                continue
+            what = f"annotated by {other[0]} and {record.annotator}: choose with --annotator NAME"
+            if other[0] == record.annotator:
+                what = "annotated twice, with other entities: keep one annotation"
+            faults.add(Fault(source.name, place[0], f"the same task is {what}"))
     if options.annotator is not None and options.annotator not in names:
         who = f"by {', '.join(sorted(names))}" if names else "which does not say by whom"
         faults.add(Fault(source.name, None, f"nothing by --annotator {options.annotator} in this file, {who}"))

@@ -133,6 +133,8 @@ def _as_conll(doc: Doc, spans: list[Span]) -> str:
     for token, tag, is_start in tagged_words(doc, spans):
         if any(char in token.text for char in "\t\r\n") or starts_mark(token.text):
             raise ValueError(f"the word {token.text!r} would be read as something else{_cannot('conll')}")
+        if any(char in tag for char in "\t\r\n") or tag[2:] != tag[2:].strip():
+            raise ValueError(f"the label {tag[2:]!r} would be read as something else{_cannot('conll')}")
         if is_start and token.i:
             lines.append("")
         lines.append(f"{token.text}\t{tag}")

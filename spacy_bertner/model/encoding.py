@@ -271,9 +271,8 @@ class PieceEncoder:
     def _window_spans(self, pieces: Pieces, overlap: int) -> Iterator[tuple[int, int]]:
         """Yield the first piece and the last + 1 of each window, for a Doc that needs more than one.
 
-        Windows are about equally long, as attention takes time by the square of their length, and there are no more than
-        needed. A window ends with a sentence, if one ends in its second half, and the next one starts there; if not, they
-        overlap.
+        Windows are about equally long, as attention takes time by the square of their length, and as few as that allows. A
+        window ends with a sentence, if one ends in its second half, and the next one starts there; if not, they overlap.
         """
         n_pieces = len(pieces.ids)
         words = np.unique(pieces.offsets)  # where a window may be cut, including the end

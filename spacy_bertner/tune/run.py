@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import sqlalchemy
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import TPESampler
 from optuna.study import Study
@@ -20,9 +21,9 @@ from thinc.api import Config, ConfigValidationError
 
 from ..files import atomic_write, check_output_folder
 from ..training.init import format_seconds
-from .output import TABLE, Run, best_trial, duration, score_of, table_of, write_page, write_rows
+from .output import PAGE, TABLE, Run, best_trial, duration, score_of, table_of, write_page, write_rows
 from .space import Space, apply_settings, describe, ends, find_setting, own_settings, read_space, suggest
-from .study import GRACE_PERIOD, REASON, finished_trials, open_storage, open_study, run_trials
+from .study import GRACE_PERIOD, REASON, database_errors, finished_trials, open_storage, open_study, run_trials
 from .trial import train
 
 # Not before four trials have finished, nor by the evaluation of the first step
@@ -38,7 +39,8 @@ class Settings:
     """How to search.
 
     n_trials: how many, those of all processes that share the study together. timeout: seconds after which no trial starts,
-        None for no limit. n_seeds: how often to train with the best settings, and with the config itself, afterwards.
+        None for no limit; training with other seeds still follows.
+    n_seeds: how often to train with the best settings, and with the config itself, afterwards.
     metric: a score of the pipeline, in place of the config's own. pruner: median, hyperband or none. seed: of the search;
         that of training is in the config.
     gpu_ids: there is one trial at a time on each; -1 is the CPU. code: a Python file with registered functions.
@@ -138,6 +140,7 @@ def _check_config(config: Config, name: str) -> tuple[Config, Language]:
     return nlp.config, nlp
 
 
+@database_errors()
 def tune(
     search: Search,
     output_dir: Path,
@@ -154,7 +157,7 @@ def tune(
     on_message: called with a line for each trial that has finished.
 
     Raises ValueError for a study of another search, or a database that cannot be used; FileExistsError; RuntimeError if
-    several trials in a row fail.
+    several trials in a row fail, or the database can no longer be used.
     """
     settings = settings or Settings()
     check_output_folder(output_dir, force=True)  # whether it is a file
@@ -162,7 +165,8 @@ def tune(
         raise FileExistsError(f"{output_dir}: exists already; --resume continues its study, --force starts a new one")
     output_dir.mkdir(parents=True, exist_ok=True)
     name = settings.study_name or output_dir.resolve().name
-    storage = open_storage(settings.storage or f"sqlite:///{output_dir / 'study.db'}", settings.grace_period)
+    own_file = sqlalchemy.URL.create("sqlite", database=str(output_dir / "study.db"))
+    storage = open_storage(settings.storage or own_file.render_as_string(), settings.grace_period)
     identity = {f"the range of {path}": describe(distribution) for path, distribution in search.space.items()}
     # Paths may be others on another machine
     identity |= {".".join(path): value for path, value in walk_dict(search.config) if path[0] != "paths"}
@@ -171,6 +175,8 @@ def tune(
         on_message(f"{path}: the config's own value is not in its range, and not in the first trial")
     pruner = PRUNERS[settings.pruner]()
     study = open_study(storage, name, identity, [own], resume=resume, force=force, pruner=pruner)
+    for result in ("best.cfg", PAGE, "seeds.csv") if force else ():  # of the study that was deleted
+        (output_dir / result).unlink(missing_ok=True)
     deadline = float("inf") if settings.timeout is None else time.monotonic() + settings.timeout
 
     def start(trial: Trial) -> tuple[Config, str]:

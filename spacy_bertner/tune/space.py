@@ -1,6 +1,7 @@
 """The search space: a file in the form of a training config, with ranges in the place of values."""
 
 import configparser
+import contextlib
 import difflib
 import json
 import math
@@ -15,6 +16,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.trial import create_trial
 from spacy.util import dot_to_object, registry, set_dot_to_object
 from thinc.api import Config
 
@@ -165,13 +167,13 @@ def own_settings(config: Config, space: Space, lengths: Sequence[int]) -> dict[s
     settings = {}
     for name, distribution in space.items():
         if name == EPOCHS:
-            n_batches = make_schedule(lengths, 1, _batcher(config)).steps
-            value = max(round(values["training"]["max_steps"] / n_batches), 1)
+            training, n_batches = values["training"], make_schedule(lengths, 1, _batcher(config)).steps
+            limits = [training["max_epochs"], training["max_steps"] / n_batches]  # 0: there is none
+            value = max(round(min((limit for limit in limits if limit > 0), default=0)), 1)
         else:
             value = dot_to_object(values, name)
-        choices, is_number = ends(distribution), isinstance(value, int | float)
-        is_choice = isinstance(distribution, CategoricalDistribution)
-        if value in choices if is_choice else is_number and choices[0] <= value <= choices[1]:
+        with contextlib.suppress(ValueError, TypeError):  # it is outside of its range, or between two steps of it
+            create_trial(value=0.0, params={name: value}, distributions={name: distribution})
             settings[name] = value
     return settings
 

@@ -5,13 +5,15 @@ counted, and is tried again (Optuna's heartbeat). Optuna has no limit on the tri
 that has been given one too many, by its number, gives it back.
 """
 
+import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -43,12 +45,25 @@ def open_storage(url: str, grace_period: int = GRACE_PERIOD) -> RDBStorage:
     try:
         return _connect(url, grace_period)
     except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, ValueError) as err:
-        reason = str(err.__cause__ or err).strip().splitlines()[0]
+        reason = _reason(err)
         try:
             url = sqlalchemy.make_url(url).render_as_string(hide_password=True)
         except sqlalchemy.exc.ArgumentError:
             reason = "is not the URL of a database, such as postgresql://user:password@host/name"
         raise ValueError(f"--storage: {url}: cannot be used: {reason}") from err
+
+
+@contextlib.contextmanager
+def database_errors() -> Iterator[None]:
+    """Make a RuntimeError of errors of a database that could be used before."""
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as err:
+        raise RuntimeError(f"--storage: {_reason(err)}; --resume continues the search") from err
+
+
+def _reason(err: BaseException) -> str:
+    return str(err.__cause__ or err).strip().splitlines()[0]
 
 
 def _connect(url: str, grace_period: int, tries: int = 3) -> RDBStorage:
@@ -86,7 +101,7 @@ def open_study(
     Raises ValueError for a study of another identity, and FileExistsError for one that exists, without `resume` and `force`.
     """
     for other in optuna.get_all_study_names(storage) if force else []:
-        if other == name or other.startswith(f"{name}, "):  # the second, of its other seeds
+        if other == name or re.fullmatch(rf"{re.escape(name)}, trial \d+, \d+ seeds", other):  # of its other seeds
             optuna.delete_study(study_name=other, storage=storage)
     try:
         study = optuna.create_study(storage=storage, study_name=name, direction="maximize", pruner=pruner)
@@ -98,6 +113,7 @@ def open_study(
                 f"there is a study {name!r} already: --resume continues it or takes part in it, --force deletes it"
             ) from None
         study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
+        _wait_for_queue(study, queue)
     identity = json.loads(json.dumps(identity, default=str))
     known = study.user_attrs.get("identity")
     if known is None:  # new, or its first process died here
@@ -112,6 +128,17 @@ def open_study(
             f"{', …' * (len(differences) > 3)}): give another --output or --study-name, or --force to delete it"
         )
     return study
+
+
+def _wait_for_queue(study: Study, queue: Sequence[dict[str, Any]], seconds: float = 10.0) -> None:
+    """Wait until the process that has created a study has filled its queue; if it died over that, fill it."""
+    end = time.monotonic() + seconds
+    while "identity" not in study.user_attrs:  # set after that
+        if time.monotonic() > end:
+            for settings in queue:
+                study.enqueue_trial(settings, skip_if_exists=True)
+            return
+        time.sleep(0.1)
 
 
 def is_dead(trial: FrozenTrial) -> bool:
@@ -229,7 +256,9 @@ def _give_up_dead_trials(study: Study, grace_period: int) -> None:
     limit = datetime.now() - timedelta(seconds=grace_period)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if WORKER not in trial.user_attrs and trial.datetime_start and trial.datetime_start < limit:
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            with contextlib.suppress(UpdateFinishedTrialError):  # another process was faster
+                study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+                _try_again(study, trial)
 
 
 def _check_failures(study: Study, start: datetime) -> None:

@@ -42,6 +42,41 @@ def test_annotated_and_repeated_texts_are_left_out(ner, tmp_path, strategy):
     assert len(result.errors) == 1 and "null, not a text" in result.errors[0]
 
 
+def test_texts_are_left_out_whatever_the_format(ner, tmp_path):
+    """Also where a format has the words alone, or a folder of files."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    texts = [f"Ayla , {name} ." for name in ("Abe", "Bo", "Cy", "Di", "Eve", "Fay")]
+    given = write_jsonl(tmp_path / "in.jsonl", ({"text": text.replace(" ,", ",").replace(" .", ".")} for text in texts))
+    words = [text.split() for text in texts]
+    (tmp_path / "a.conll").write_text("".join(f"{word}\tO\n" for word in words[0]), encoding="utf8")
+    hf = write_jsonl(tmp_path / "hf.jsonl", [{"tokens": words[1], "ner_tags": [7] * len(words[1])}])
+    parquet.write_table(pyarrow.table({"tokens": [words[2]], "ner_tags": [[7] * 4]}), tmp_path / "a.parquet")
+    parquet.write_table(pyarrow.table({"text": [texts[3]]}), tmp_path / "b.parquet")
+    (tmp_path / "brat").mkdir()
+    (tmp_path / "brat" / "1.txt").write_text(texts[4], encoding="utf8")
+    (tmp_path / "brat" / "1.ann").touch()
+    exclude = [tmp_path / "a.conll", hf, tmp_path / "a.parquet", tmp_path / "b.parquet", tmp_path / "brat"]
+    result = suggest(ner, [given], tmp_path / "out.jsonl", 9, exclude=exclude)
+    assert [task["text"] for task in read_jsonl(tmp_path / "out.jsonl")] == ["Ayla, Fay."] and result.n_excluded == 5
+
+
+@pytest.mark.parametrize("strategy", ["uncertainty", "random"])
+def test_each_text_counts_once(ner, tmp_path, strategy):
+    """Also one that is not among the best: the pool of texts is full before its copies come."""
+    given = write_jsonl(tmp_path / "in.jsonl", ({"text": text} for text in [*TEXTS, *[min(TEXTS, key=len)] * 9]))
+    result = suggest(ner, [given], tmp_path / "out.jsonl", 1, strategy=strategy)
+    assert result.n_repeated == 9
+
+
+def test_texts_that_cannot_be_processed(pipeline, tmp_path):
+    """All texts of the last chunk."""
+    nlp = spacy.load(pipeline)
+    nlp.add_pipe("annotate_tests_raises", first=True)
+    given = write_jsonl(tmp_path / "in.jsonl", [{"text": "The Elbe"}, {"text": "The Elbe again"}])
+    result = suggest(nlp, [given], tmp_path / "out.jsonl", 1)
+    assert len(result.errors) == 2 and result.chosen == []
+
+
 def test_random_choice_depends_on_the_seed(ner, tmp_path, texts_file):
     def draw(seed):
         suggest(ner, [texts_file], tmp_path / "out.jsonl", 4, strategy="random", seed=seed, force=True)

@@ -249,11 +249,53 @@ TEXT = '"text": "Ayla Okri"'
         ("a.jsonl", '{"tokens": ["a"], "ner_tags": [1]}', "ner_tags are numbers: --labels"),
         ("a.jsonl", '{"tokens": ["a"], "ner_tags": ["O", "O"]}', "has 1 tokens and 2 ner_tags"),
         ("a.ann", "T1\tPER 0 4\tAyla", "a.ann: the text of this annotation is missing"),
+        ("a.jsonl", f'{{{TEXT}, "spans": []}}\n{{{TEXT}, "label": [[0, 4, "X"]]}}', "a.jsonl:2: is no task of Prodigy"),
+        ("a.jsonl", f'{{{TEXT}, "labels": [1]}}', "is JSON of no known form (keys 'text', 'labels')"),
+        ("a.jsonl", f'{{{TEXT}, "label": [null]}}', "is JSON of no known form (keys 'text', 'label')"),
+        ("a.jsonl", '{"tokens": ["a", "b"], "ner_tags": [0, null]}', "ner_tags: None is none of the 1 --labels"),
+        ("a.jsonl", '{"tokens": ["a", "b"], "ner_tags": [0, false]}', "ner_tags: False is none of the 1 --labels"),
+        (
+            "a.jsonl",
+            '{"tokens": ["a", "b"], "ner_tags": ["B-X", "?"]}',
+            "token 2 has the tag '?': a row has no missing",
+        ),
+        ("a.jsonl", '{"tokens": ["a", "\\ud83d"], "ner_tags": ["O", "O"]}', "a.jsonl:1: the text or a label has bytes"),
+        ("a.jsonl", f'{{{TEXT}, "label": [[0, 4, "\\ud83d"]]}}', "a.jsonl:1: the text or a label has bytes"),
+        ("a.json", f'[{{"data": {{{TEXT}}}, "annotations": [5]}}]', "record 1 annotations: 5 is no JSON object"),
+        (
+            "a.json",
+            f'[{{"data": {{{TEXT}}}, "annotations": [{{"result": [null]}}]}}]',
+            "result: None is no JSON object",
+        ),
+        (
+            "a.json",
+            f'[{{"data": {{{TEXT}}}, "annotations": [{{"result": [{{"type": "labels", "value": '
+            '{"start": 0, "end": 4, "labels": "PER"}}]}]}]',
+            "record 1 labels: str, not a list",
+        ),
+        (
+            "a.json",
+            f'[{{{TEXT}, "annotation_id": 1, "label": [{{"start": 0, "end": 4, "labels": ["X"]}}, '
+            '{"end": 9, "labels": ["Y"]}]}]',
+            "record 1 entity 'Y' has the offsets None and 9, not whole numbers",
+        ),
+        (
+            "a.json",
+            f'[{{"fields": {{{TEXT}}}, "responses": [{{"values": {{}}}}]}}]',
+            "is JSON of no known form (keys 'fields', 'responses')",
+        ),
+        (
+            "a.jsonl",
+            f'{{{TEXT}, "spans": [{{"start": 0, "end": 4, "label": "X"}}], "_input_hash": 1, "_annotator_id": "me"}}\n'
+            f'{{{TEXT}, "spans": [], "_input_hash": 1, "_annotator_id": "me"}}',
+            "a.jsonl:2: the same task is annotated twice, with other entities: keep one annotation",
+        ),
     ],
 )
 def test_bad_input(name, content, message, tmp_path):
     (tmp_path / name).write_text(content, encoding="utf-8")
-    result = run(tmp_path / name, tmp_path / "out")
+    options = ["--labels", "O"] if "[0, " in content and "tokens" in content else []
+    result = run(tmp_path / name, tmp_path / "out", *options, "--missing", "?")
     assert result.exit_code == 1
     assert message in result.stderr and str(tmp_path) in result.stderr
     assert not (tmp_path / "out").exists()
@@ -307,6 +349,44 @@ def test_repair_leaves_tokens_unannotated(tmp_path):
     (doc,) = from_bin(tmp_path / "a.spacy")
     assert [token.ent_iob for token in doc] == [0, 3] and record.missing == 1
     assert record.entries[0].action == "left out; its tokens are not annotated"
+
+
+def test_repair_with_other_units(tmp_path):
+    """The label that is null is Ann's, whose offsets count UTF-16 units."""
+    task = {"text": "😀😀😀😀 Ann met Bob", "label": [[9, 12, None], [17, 20, "PER"]]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(task), encoding="utf-8")
+    convert([tmp_path / "a.jsonl"], tmp_path, ReadOptions(repair=True, offsets="utf16"))
+    (doc,) = from_bin(tmp_path / "a.spacy")
+    assert {token.text: token.ent_iob for token in doc if token.text in ("Ann", "met", "Bob")} == {
+        "Ann": 0,
+        "met": 2,
+        "Bob": 3,
+    }
+    (record,) = convert(
+        [tmp_path / "a.jsonl"], tmp_path, ReadOptions(repair=True, offsets="utf16", spans_key="sc")
+    ).files
+    assert [entry.action for entry in record.entries] == ["left out"]
+
+
+def test_groups_of_spans_are_annotated_as_a_whole(tmp_path):
+    task = {"text": "Ann met Bob", "spans": [{"start": 0, "end": 3, "label": "PER"}], "_view_id": "ner"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(task), encoding="utf-8")
+    with pytest.raises(ConversionError, match=r"a.jsonl:1: .* doc.spans cannot hold tokens that are not annotated"):
+        convert([tmp_path / "a.jsonl"], tmp_path, ReadOptions(spans_key="sc"))
+
+
+def test_an_answer_of_argilla_that_is_null(tmp_path):
+    answers = [{"user_id": "a", "value": None}, {"user_id": "b", "value": [{"start": 0, "end": 3, "label": "PER"}]}]
+    (tmp_path / "a.json").write_text(json.dumps([{"fields": {"text": "Ann"}, "responses": {"entities": answers}}]))
+    convert([tmp_path / "a.json"], tmp_path)
+    assert view(from_bin(tmp_path / "a.spacy")[0]) == ["0-3 PER Ann"]
+
+
+@pytest.mark.parametrize("label", ["A\tB", "A\nB", " A", "A "])
+def test_labels_that_conll_cannot_hold(label):
+    doc = Doc(NLP.vocab, ["Ann"], ents=[f"B-{label}"])
+    with pytest.raises(ConversionError, match="would be read as something else, which the format conll cannot hold"):
+        write_docs([doc], "conll", io.BytesIO(), "a", None, {label})
 
 
 @settings(max_examples=50, deadline=None)

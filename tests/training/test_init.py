@@ -145,7 +145,7 @@ def test_resumable_block(init, tmp_path, without_pictures):
     """The block is there as a comment; without the # it works."""
     assert init(no_timing=None, epochs=2).exit_code == 0
     text = (tmp_path / "out.cfg").read_text()
-    head, block = text.split("above: checkpoints, from which training can be resumed\n")
+    head, block = text.split("uncomment this block and delete `before_update = null` above\n")
     block, rest = block.split("\n\n", 1)
     text = head.replace("before_update = null\n", "") + "\n" + block.replace("# ", "") + "\n\n" + rest
     (tmp_path / "own.cfg").write_text(text.replace("minutes = 10\nsteps = null", "minutes = null\nsteps = 1"))

@@ -136,6 +136,21 @@ def test_the_configs_own_settings(config):
     assert own_settings(config, space, [5, 10, 7] * 6) == expected
 
 
+def test_own_values_between_two_steps_of_a_range(config):
+    for step, expected in ((0.05, {"training.dropout": 0.1}), (0.2, {})):
+        assert own_settings(config, {"training.dropout": FloatDistribution(0, 0.4, step=step)}, [5]) == expected
+
+
+@pytest.mark.parametrize(
+    "max_steps, max_epochs, expected", [(6, 0, 6), (0, 10, 10), (20000, 4, 4), (3, 9, 3), (0, 0, 1)]
+)
+def test_own_epochs(max_steps, max_epochs, expected, config):
+    """Whichever limit comes first; one step is one epoch here; 0: no limit."""
+    config = config.copy()
+    config["training"].update(max_steps=max_steps, max_epochs=max_epochs)
+    assert own_settings(config, {"training.epochs": IntDistribution(1, 10)}, [5]) == {"training.epochs": expected}
+
+
 def test_one_value_is_a_range():
     assert make_distribution({"low": 1, "high": 1}) == IntDistribution(1, 1)
     assert make_distribution({"low": 1, "high": 1.0}) == FloatDistribution(1, 1)

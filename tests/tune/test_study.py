@@ -14,7 +14,7 @@ import sqlalchemy
 from optuna.trial import TrialState
 
 from spacy_bertner.tune.run import PRUNERS
-from spacy_bertner.tune.study import REASON, finished_trials, open_storage, open_study, run_trials
+from spacy_bertner.tune.study import REASON, database_errors, finished_trials, open_storage, open_study, run_trials
 from spacy_bertner.tune.trial import TrialFailed
 
 GRACE_PERIOD = 2
@@ -135,6 +135,40 @@ def test_a_process_that_was_asleep(study):
     run(study, 1, objective, finished.append)
     assert finished == [1] and values == [0.5, 0.5]
     assert [trial.number for trial in finished_trials(study)] == [1]
+
+
+def test_a_process_that_died_at_once_gives_its_trial_back(study):
+    """Before its first heartbeat; the settings in the queue are not lost."""
+    study.ask()
+    time.sleep(GRACE_PERIOD + 0.5)
+    run(study, 1, lambda trial, on_poll: trial.suggest_float("x", 0, 1))
+    (trial,) = finished_trials(study)
+    assert trial.value == 0.5 and trial.number == 1
+
+
+def test_a_study_whose_queue_is_not_full_yet(url):
+    """Its first process is still filling it, or died over that."""
+    storage, queue = open_storage(url, GRACE_PERIOD), [{"x": i} for i in range(3)]
+    first = optuna.create_study(storage=storage, study_name="test", direction="maximize")
+    first.enqueue_trial(queue[0])
+    study = open_study(storage, "test", {}, queue)
+    run(study, 3, lambda trial, on_poll: trial.suggest_int("x", 0, 9))
+    assert sorted(trial.value for trial in finished_trials(study)) == [0, 1, 2]
+
+
+def test_force_deletes_the_study_and_that_of_its_seeds(url):
+    storage = open_storage(url, GRACE_PERIOD)
+    for name in ("a", "a, German", "a, trial 3, 2 seeds"):
+        open_study(storage, name, {}, [])
+    open_study(storage, "a", {}, [], force=True)
+    assert sorted(optuna.get_all_study_names(storage)) == ["a", "a, German"]
+
+
+def test_a_database_that_cannot_be_written(tmp_path):
+    open_study(open_storage(f"sqlite:///{tmp_path / 'study.db'}"), "other", {}, [])
+    storage = open_storage(f"sqlite:///file:{tmp_path / 'study.db'}?mode=ro&uri=true")
+    with pytest.raises(RuntimeError, match=r"^--storage: .*readonly database.*; --resume"), database_errors():
+        open_study(storage, "test", {}, [])
 
 
 def test_no_trial_starts_after_the_deadline(study):
