@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, PercentilePruner
 from optuna.samplers import TPESampler
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
@@ -26,8 +26,9 @@ from .space import Space, apply_settings, describe, ends, find_setting, own_sett
 from .study import GRACE_PERIOD, REASON, database_errors, finished_trials, open_storage, open_study, run_trials
 from .trial import train
 
-# Not before four trials have finished, nor by the evaluation of the first step
+# Not before some trials have finished, nor by the evaluation of the first step
 PRUNERS: dict[str, Callable[[], BasePruner]] = {
+    "quartile": lambda: PercentilePruner(25, n_startup_trials=3, n_warmup_steps=1),
     "median": lambda: MedianPruner(n_startup_trials=4, n_warmup_steps=1),
     "hyperband": HyperbandPruner,
     "none": NopPruner,
@@ -41,7 +42,7 @@ class Settings:
     n_trials: how many, those of all processes that share the study together. timeout: seconds after which no trial starts,
         None for no limit; training with other seeds still follows.
     n_seeds: how often to train with the best settings, and with the config itself, afterwards.
-    metric: a score of the pipeline, in place of the config's own. pruner: median, hyperband or none. seed: of the search;
+    metric: a score of the pipeline, in place of the config's own. pruner: a key of `PRUNERS`. seed: of the search;
         that of training is in the config.
     gpu_ids: there is one trial at a time on each; -1 is the CPU. code: a Python file with registered functions.
     storage: the URL of a database, None for a SQLite file in the output folder. study_name: None for that of the folder.
@@ -50,7 +51,7 @@ class Settings:
 
     n_trials: int = 30
     metric: str | None = None
-    pruner: str = "median"
+    pruner: str = "quartile"
     seed: int = 0
     n_seeds: int = 0
     gpu_ids: Sequence[int] = (-1,)
