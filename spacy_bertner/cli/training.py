@@ -205,8 +205,8 @@ def tune_cli(
     timeout: Annotated[float | None, typer.Option(help="Seconds after which no trial starts")] = None,
     metric: Annotated[str | None, typer.Option(help="Score to optimize [default: the config's own]")] = None,
     pruner: Annotated[
-        str, typer.Option(help="quartile, median, hyperband or none: stop trials with low scores early")
-    ] = "quartile",
+        str, typer.Option(help="median, hyperband or none: stop trials with low scores early")
+    ] = "median",
     seed: Annotated[int, typer.Option(help="Seed of the search")] = 0,
     seeds: Annotated[
         int, typer.Option(help="Then train the best and the original settings with this many new seeds")

@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, PercentilePruner
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import TPESampler
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
@@ -26,9 +26,8 @@ from .space import Space, apply_settings, describe, ends, find_setting, own_sett
 from .study import GRACE_PERIOD, REASON, database_errors, finished_trials, open_storage, open_study, run_trials
 from .trial import train
 
-# Not before some trials have finished, nor by the evaluation of the first step
+# Not before four trials have finished, nor by the evaluation of the first step
 PRUNERS: dict[str, Callable[[], BasePruner]] = {
-    "quartile": lambda: PercentilePruner(25, n_startup_trials=3, n_warmup_steps=1),
     "median": lambda: MedianPruner(n_startup_trials=4, n_warmup_steps=1),
     "hyperband": HyperbandPruner,
     "none": NopPruner,
@@ -51,7 +50,7 @@ class Settings:
 
     n_trials: int = 30
     metric: str | None = None
-    pruner: str = "quartile"
+    pruner: str = "median"
     seed: int = 0
     n_seeds: int = 0
     gpu_ids: Sequence[int] = (-1,)

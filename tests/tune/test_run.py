@@ -116,7 +116,7 @@ def test_dry_run(tune, tmp_path):
     "options, message",
     [
         (["--training.max_step", "5", "--n-trials", "0"], "--n-trials and --grace-period have to be at least 1"),
-        (["--pruner", "mean"], "--pruner: 'mean' is none of quartile, median, hyperband, none"),
+        (["--pruner", "mean"], "--pruner: 'mean' is none of median, hyperband, none"),
         (["--gpus", "0,x"], "--gpus: '0,x' are not numbers, separated by commas"),
         (["--gpus", "0,77"], "--gpus: there is no GPU "),
         (["--metric", "f1"], "--metric: 'f1' is none of the scores of this pipeline: ents_f, ents_p, ents_r"),
