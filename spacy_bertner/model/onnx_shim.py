@@ -198,8 +198,8 @@ def new_session(model: str | bytes) -> Any:
     options.log_severity_level = 3  # errors
     threads = os.environ.get("OMP_NUM_THREADS", "")
     options.intra_op_num_threads = 1 if _is_forked else int(threads) if threads.isdigit() else 0
-    # Threads that wait actively take the core from another program, or from torch in this one: 1.5 times as fast where one is
-    # busy, and hardly slower where none is (bench/results/runtimes.txt)
+    # Threads that wait actively take the core from another program, or from torch in this one: 1.5 times as fast if one is
+    # busy, and hardly slower if none is (bench/results/runtimes.txt)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
