@@ -16,7 +16,7 @@ from spacy.vocab import Vocab
 from ..component import BertNER, components_of
 from ..files import atomic_write, check_output_file
 from ..formats.conll.options import ReadOptions
-from ..formats.faults import ConversionError
+from ..formats.faults import ConversionError, Fault
 from ..formats.source import Source, find_files
 from ..formats.tools import is_annotated, read_texts
 from .inputs import FORMATS, find_inputs
@@ -112,6 +112,8 @@ def _annotated(names: Sequence[Path]) -> Iterator[Path]:
     """Find the files behind names, folders and glob patterns; raise ConversionError for those that lead nowhere."""
     faults = ConversionError()
     paths, _ = find_files(names, lambda path: is_annotated(path) or path.suffix.lower() in FORMATS, faults)
+    if None in paths:
+        faults.add(Fault("-", None, "standard input cannot be left out: name a file"))
     if faults.total:
         raise faults
     return filter(None, paths)

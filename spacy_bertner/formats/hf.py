@@ -21,19 +21,27 @@ def _tag_key(value: dict[str, Any]) -> str | None:
     return next((key for key in TAG_KEYS if key in value), None)
 
 
+def read_words(value: Any) -> list[str]:
+    """Return the tokens of a row; raise ValueError for what is none."""
+    if not isinstance(value, dict) or "tokens" not in value:
+        raise ValueError("has no tokens and ner_tags")
+    words = take_list(value, "tokens")
+    if not all(isinstance(word, str) and word for word in words):
+        raise ValueError("has a token that is no text or empty")
+    return words
+
+
 def read_row(value: Any, labels: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the tokens and tags of a row; raise ValueError for what is none.
 
     labels: the names of tags that are numbers, as `features["ner_tags"].feature.names` has them.
     """
-    key = _tag_key(value) if isinstance(value, dict) else None
-    if key is None or "tokens" not in value:
+    words, key = read_words(value), _tag_key(value)
+    if key is None:
         raise ValueError("has no tokens and ner_tags")
-    words, tags = take_list(value, "tokens"), take_list(value, key)
+    tags = take_list(value, key)
     if len(words) != len(tags):
         raise ValueError(f"has {len(words)} tokens and {len(tags)} {key}")
-    if not all(isinstance(word, str) and word for word in words):
-        raise ValueError("has a token that is no text or empty")
     if any(type(tag) is int for tag in tags):
         if not labels:
             raise ValueError(

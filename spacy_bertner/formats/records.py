@@ -154,12 +154,12 @@ def _align(doc: Doc, record: Record, alignment: str, units: str, made: Made) -> 
     """Find the tokens of each entity; what is wrong is added to `made`."""
     text, spans = record.text, []
     places = None if units == "characters" else _places(text, units)
+    bounds = list(places or ())
 
     def problem(what: str, start: int, end: int) -> Problem:
         """Make a problem, whose offsets are in characters, however wrong those of the file are."""
         if places is not None:
-            offsets = list(places)
-            start, end = bisect_right(offsets, start) - 1, bisect_left(offsets, end)
+            start, end = bisect_right(bounds, start) - 1, bisect_left(bounds, end)
         return Problem(what, min(max(start, 0), len(text)), min(max(end, 0), len(text)))
 
     made.problems += [problem(known.what, known.start, known.end) for known in record.problems]

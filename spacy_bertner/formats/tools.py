@@ -125,12 +125,8 @@ def read_texts(source: Source, options: ReadOptions) -> Iterator[str] | None:
 
 def _texts(source: Source, name: str, options: ReadOptions) -> Iterator[str]:
     faults = ConversionError()
-    if name in ("hf", "parquet"):  # tags that are numbers without names do no harm here
-        for _, value in _values(source, name, options, faults, None):
-            yield " ".join(map(str, value["tokens"]))
-    else:
-        for _, record in _records(source, name, options, faults, None):
-            yield record.text
+    for _, record in _records(source, name, options, faults, None, has_tags=False):
+        yield record.text if record.words is None else " ".join(record.words)
     if faults.total:
         raise faults
 
@@ -159,12 +155,10 @@ def fill(
         _records(source, name, options, faults, on_read), source, options, ledger, faults
     ):
         within = "" if number is None else f"record {number}: "
-        if are_rows:
-            read_crc = zlib.crc32("\n".join(record.words or ()).encode("utf-8", "surrogatepass"), read_crc)
-        labels = (label for _, _, label, _ in record.entities)
         try:
-            "".join([*(record.words or ()), *labels]).encode()
-            read_crc = zlib.crc32(record.text.encode(), read_crc)
+            "".join(label for _, _, label, _ in record.entities).encode()
+            # There are words or a text
+            read_crc = zlib.crc32(("\n".join(record.words or ()) + record.text).encode(), read_crc)
         except UnicodeEncodeError:
             what = f"{within}the text or a label has bytes that are not {options.encoding}, or half of a surrogate pair"
             faults.add(Fault(source.name, line, what))
@@ -268,14 +262,23 @@ def _choose(
 
 
 def _records(
-    source: Source, name: str, options: ReadOptions, faults: ConversionError, on_read: OnRead | None
+    source: Source,
+    name: str,
+    options: ReadOptions,
+    faults: ConversionError,
+    on_read: OnRead | None,
+    has_tags: bool = True,
 ) -> Iterator[tuple[Place, Record]]:
-    """Read the records of a file; what cannot be read is added to the faults."""
+    """Read the records of a file; what cannot be read is added to the faults.
+
+    has_tags: whether the tags of rows are read, which may be numbers without names.
+    """
     if name == "brat":
         yield from _read_brat(source, options, faults)
         return
     if name in ("hf", "parquet"):
-        parse = _make_row_parser(source, name, options)
+        without_tags = lambda value: [Record("", words=hf.read_words(value))]  # noqa: E731
+        parse = _make_row_parser(source, name, options) if has_tags else without_tags
     else:
         tool = _JSON[name][1]
         assert tool is not None

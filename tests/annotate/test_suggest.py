@@ -119,6 +119,9 @@ def test_what_is_wrong(ner, tmp_path, texts_file):
     assert "--format: 'csv' is unknown; allowed are prodigy" in message(texts_file, out, "--format", "csv")
     assert "no key 'body'" in message(texts_file, out, "--text-key", "body")
     assert "missing.jsonl" in message(texts_file, out, "--exclude", tmp_path / "missing.jsonl")
+    assert "standard input cannot be left out: name a file" in message(texts_file, out, "--exclude", "-")
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"tokens": ["a"], "ner_tags": [0]}, {"text": "a"}, {"tokens": None}])
+    assert "rows.jsonl:2: has no tokens and ner_tags" in message(texts_file, out, "--exclude", rows)
     assert not out.exists()
     result = CliRunner().invoke(
         app, ["bertner", "suggest", str(tmp_path / "nlp"), str(texts_file), str(out), "--n", "2"]
