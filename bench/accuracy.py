@@ -12,6 +12,8 @@ Systems:
   bert_ner         `spacy train` with the config of `spacy bertner init`, but for the learning rate
   bert_ner/float32 the same with mixed_precision = false, which `init` sets to "auto": bf16 where the processor has it
   bert_ner/lower   the same with orthography = false: like the others it sees no capitals where the encoder lower-cases
+  bert_ner/pretrained  the same from an encoder that has read the texts of the whole training file (docs/pretraining.md)
+  bert_ner/lora    the same with adapters in place of the full fine-tuning, and the head at their learning rate
   transformer+ner  `spacy train` with spaCy's quick-start config for a GPU, sentences; batches and schedule of bert_ner
   hf               the usual Hugging Face recipe: AdamW, linear warm-up over 10 % of the steps, batches of 16 sentences,
                    first-piece labels, best of the epochs
@@ -56,8 +58,18 @@ FILES = {
 SETS = ("wikigold", "wikigold-e5", "ncbi", "wnut")
 # Fewer than `init` plans (6 and 10), for lack of time
 EPOCHS = {"ncbi": 4, "wnut": 5}
-SYSTEMS = ("bert_ner", "bert_ner/float32", "bert_ner/lower", "transformer+ner", "hf", "hf/head")
-RATES = ("5e-5", "1e-4", "2e-4", "4e-4")
+SYSTEMS = (
+    "bert_ner",
+    "bert_ner/float32",
+    "bert_ner/lower",
+    "bert_ner/pretrained",
+    "bert_ner/lora",
+    "transformer+ner",
+    "hf",
+    "hf/head",
+)
+RATES = ("5e-5", "1e-4", "2e-4", "4e-4", "1e-3", "2e-3")  # the last two are for adapters
+PEERS = ("transformer+ner", "hf", "hf/head")
 N_SAMPLES = 10_000  # of the bootstrap
 Spans = set[tuple[int, int, int, str]]  # document, first token, last token + 1, label
 
@@ -118,6 +130,8 @@ def spacy_train(
         config["components"]["bert_ner"]["model"]["orthography"] = False
     elif system == "bert_ner/float32":
         config["components"]["bert_ner"]["model"]["mixed_precision"] = False
+    elif system == "bert_ner/lora":
+        config["components"]["bert_ner"]["model"] |= {"lora": {}, "head_learn_rate": 1.0}
     elif system == "transformer+ner":
         ours = config
         config = init_config(lang="en", pipeline=["ner"], optimize="accuracy", gpu=True)
@@ -162,7 +176,9 @@ def hf_train(
         rate = learn_rate * (10 if system == "hf/head" and name.startswith("classifier") else 1)
         decay = 0.0 if name.endswith(("bias", "LayerNorm.weight")) else 0.01
         groups.setdefault((rate, decay), []).append(parameter)
-    optimizer = torch.optim.AdamW([{"params": p, "lr": lr, "weight_decay": d} for (lr, d), p in groups.items()])
+    optimizer = torch.optim.AdamW(
+        [{"params": p, "lr": lr, "weight_decay": d} for (lr, d), p in groups.items()], fused=True
+    )
     n_steps = epochs * -(-len(units["train"]) // 16)
     schedule = get_linear_schedule_with_warmup(optimizer, n_steps // 10, n_steps)
 
@@ -231,6 +247,8 @@ def result_file(name: str, system: str, rate: str, seed: int, part: float) -> Pa
 def run_one(name: str, system: str, rate: str, seed: int, part: float) -> None:
     """Train once, in this process."""
     docs, encoder = load(name, part), str(ROOT / ("bench/work/e5" if name.endswith("e5") else "assets/encoder"))
+    if system == "bert_ner/pretrained":
+        encoder = str(ROOT / "bench/work/pretrained" / name)
     start = time.process_time()
     train = hf_train if system.startswith("hf") else spacy_train
     path = result_file(name, system, rate, seed, part)
@@ -306,31 +324,54 @@ def f1_of(counts: np.ndarray) -> np.ndarray:
     return 200 * counts[..., 0] / np.maximum(counts[..., 1] + counts[..., 2], 1e-9)
 
 
+def resamples(n_docs: int) -> np.ndarray:
+    """How often each document is in each sample of the bootstrap, (N_SAMPLES, n_docs)."""
+    return np.random.default_rng(0).multinomial(n_docs, [1 / n_docs] * n_docs, N_SAMPLES)
+
+
+def interval(values: np.ndarray, form: str = ".1f") -> str:
+    """The 95 % interval of sampled values."""
+    low, high = np.percentile(values, (2.5, 97.5))
+    return f"({low:{form}} to {high:{form}})"
+
+
 def table() -> None:
+    samples: dict[
+        tuple[str, str], np.ndarray
+    ] = {}  # set, system: F1 of the test documents, then of each sample of them
     for name in SETS:
         docs = load(name)["test"]
-        results = {system: chosen_results(name, system) for system in SYSTEMS}
-        results = {system: found for system, found in results.items() if found}
+        results = {system: found for system in SYSTEMS if (found := chosen_results(name, system))}
         if not results:
             print(f"\n{name}: not run")
             continue
-        by_system = {system: counts(found, docs) for system, found in results.items()}
-        weights = np.random.default_rng(0).multinomial(len(docs), [1 / len(docs)] * len(docs), N_SAMPLES)
+        weights = np.concatenate((np.ones((1, len(docs))), resamples(len(docs))))
+        samples |= {(name, system): f1_of(weights @ counts(found, docs)) for system, found in results.items()}
         print(
-            f"\n{name}\n{'':16} {'dev':>5} {'test':>5}  {'by seed':20}  minus bert_ner (95 %)   dev F1 by rate, seed 0"
+            f"\n{name}\n{'':19} {'dev':>5} {'test':>5}  {'95 %':14}  {'by seed':14}  {'minus bert_ner (95 %)':22}  "
+            "dev F1 by rate, seed 0"
         )
         for system, found in results.items():
-            test, line = f1_of(by_system[system].sum(0)), " " * 22
-            if system != "bert_ner" and "bert_ner" in by_system:
-                other = by_system["bert_ner"]
-                low, high = np.percentile(f1_of(weights @ by_system[system]) - f1_of(weights @ other), (2.5, 97.5))
-                line = f"{test - f1_of(other.sum(0)):+5.1f} ({low:+5.1f} to {high:+5.1f})"
+            test, line = samples[name, system], ""
+            if system != "bert_ner" and (name, "bert_ner") in samples:
+                difference = test - samples[name, "bert_ner"]
+                line = f"{difference[0]:+5.1f} {interval(difference[1:], '+.1f')}"
             seeds = " ".join(f"{f1_of(counts([result], docs).sum(0)):.1f}" for result in found)
             rates = ", ".join(f"{rate} {score:.1f}" for rate, score in dev_scores(name, system).items())
             dev = np.mean([result["dev"] for result in found])
-            print(f"{system:16} {dev:5.1f} {test:5.1f}  {seeds:20}  {line:22}  {rates}")
+            print(
+                f"{system:19} {dev:5.1f} {test[0]:5.1f}  {interval(test[1:])}  {seeds:14}  {line:22}  {rates}".rstrip()
+            )
         if missing := [system for system in SYSTEMS if system not in results]:
             print(f"not run: {', '.join(missing)}")
+    print("\nmeans over the sets with both, differences")
+    for ours in ("bert_ner", "bert_ner/lower"):
+        for peer in PEERS:
+            if names := [name for name in SETS if (name, ours) in samples and (name, peer) in samples]:
+                difference = np.mean([samples[name, ours] - samples[name, peer] for name in names], axis=0)
+                print(
+                    f"{ours} minus {peer}: {difference[0]:+.1f} {interval(difference[1:], '+.1f')} on {', '.join(names)}"
+                )
 
 
 def curve() -> None:
@@ -360,7 +401,7 @@ def main() -> None:
     several = commands.add_parser("run")
     several.add_argument("name", choices=SETS)
     several.add_argument("systems", nargs="+", choices=SYSTEMS)
-    several.add_argument("--rates", nargs="+", default=RATES, choices=RATES)
+    several.add_argument("--rates", nargs="+", default=RATES[:4], choices=RATES)
     several.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     several.add_argument("--part", type=float, default=1, help="Share of the training data")
     several.add_argument("--jobs", type=int, default=1)
