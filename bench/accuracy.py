@@ -10,10 +10,8 @@ cased one, bench/work/e5, made as ../shared/data/README.md says.
 
 Systems:
   bert_ner         `spacy train` with the config of `spacy bertner init`, but for the learning rate
-  bert_ner/float32 the same with mixed_precision = false, which `init` sets to "auto": bf16 where the processor has it
-  bert_ner/lower   the same with orthography = false: like the others it sees no capitals where the encoder lower-cases
-  bert_ner/pretrained  the same from an encoder that has read the texts of the whole training file (docs/pretraining.md)
-  bert_ner/lora    the same with adapters in place of the full fine-tuning, and the head at their learning rate
+  bert_ner/X+Y     the same with other settings: VARIANTS
+  bert_ner/pretrained  the same from bench/work/pretrained/SET, an encoder that has read the texts of the training file
   transformer+ner  `spacy train` with spaCy's quick-start config for a GPU, sentences; batches and schedule of bert_ner
   hf               the usual Hugging Face recipe: AdamW, linear warm-up over 10 % of the steps, batches of 16 sentences,
                    first-piece labels, best of the epochs
@@ -58,18 +56,19 @@ FILES = {
 SETS = ("wikigold", "wikigold-e5", "ncbi", "wnut")
 # Fewer than `init` plans (6 and 10), for lack of time
 EPOCHS = {"ncbi": 4, "wnut": 5}
-SYSTEMS = (
-    "bert_ner",
-    "bert_ner/float32",
-    "bert_ner/lower",
-    "bert_ner/pretrained",
-    "bert_ner/lora",
-    "transformer+ner",
-    "hf",
-    "hf/head",
-)
-RATES = ("5e-5", "1e-4", "2e-4", "4e-4", "1e-3", "2e-3")  # the last two are for adapters
 PEERS = ("transformer+ner", "hf", "hf/head")
+MODEL = "components.bert_ner.model"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "float32": {f"{MODEL}.mixed_precision": False},  # `init` sets "auto": bf16 where the processor has it
+    "lower": {f"{MODEL}.orthography": False},  # like the others it sees no capitals where the encoder lower-cases
+    "lora": {f"{MODEL}.lora": {}, f"{MODEL}.head_learn_rate": 1.0},
+    "crf": {f"{MODEL}.crf": True},
+    "averages": {"training.optimizer.use_averages": True},
+    "decay": {f"{MODEL}.layer_decay": 0.9},
+    "window": {f"{MODEL}.window": 128, f"{MODEL}.stride": 112},
+    "sentences": {"corpora.train.gold_preproc": True},
+}
+RATES = ("5e-5", "1e-4", "2e-4", "4e-4", "1e-3", "2e-3")  # the last two are for adapters
 N_SAMPLES = 10_000  # of the bootstrap
 Spans = set[tuple[int, int, int, str]]  # document, first token, last token + 1, label
 
@@ -108,6 +107,17 @@ def f1(found: Spans, true: Spans) -> float:
 # The systems; each returns the F1 on the development data and the spans found in the test data
 
 
+def variants_of(system: str) -> list[str]:
+    return [] if system in (*PEERS, "bert_ner", "bert_ner/pretrained") else system.removeprefix("bert_ner/").split("+")
+
+
+def system_of(argument: str) -> str:
+    """Check the name of a system."""
+    if unknown := [name for name in variants_of(argument) if name not in VARIANTS]:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known are {', '.join((*PEERS, *VARIANTS))}")
+    return argument
+
+
 def spacy_train(
     docs: dict[str, list], system: str, learn_rate: float, seed: int, encoder: str, epochs: int | None, folder: Path
 ) -> tuple[float, Spans]:
@@ -117,6 +127,7 @@ def spacy_train(
     from spacy.tokens import Doc, DocBin
     from spacy.training.initialize import init_nlp
     from spacy.training.loop import train
+    from spacy.util import set_dot_to_object
     from thinc.api import Config
 
     from spacy_bertner.training.init import make_config
@@ -126,13 +137,7 @@ def spacy_train(
         DocBin(docs=units[part]).to_disk(folder / f"{part}.spacy")
     plan = make_config(folder / "c.cfg", folder / "train.spacy", folder / "dev.spacy", encoder, epochs=epochs)
     config = Config().from_str(plan.text, interpolate=False)
-    if system == "bert_ner/lower":
-        config["components"]["bert_ner"]["model"]["orthography"] = False
-    elif system == "bert_ner/float32":
-        config["components"]["bert_ner"]["model"]["mixed_precision"] = False
-    elif system == "bert_ner/lora":
-        config["components"]["bert_ner"]["model"] |= {"lora": {}, "head_learn_rate": 1.0}
-    elif system == "transformer+ner":
+    if system == "transformer+ner":
         ours = config
         config = init_config(lang="en", pipeline=["ner"], optimize="accuracy", gpu=True)
         config["components"]["transformer"]["model"]["name"] = encoder
@@ -143,6 +148,9 @@ def spacy_train(
     config["system"]["seed"] = seed
     config["training"]["optimizer"]["learn_rate"]["initial_rate"] = learn_rate
     config["training"]["logger"] = {"@loggers": "spacy.ConsoleLogger.v1"}
+    for variant in variants_of(system):
+        for key, value in VARIANTS[variant].items():
+            set_dot_to_object(config, key, value)
     train(init_nlp(config), folder, use_gpu=-1, stdout=sys.stdout, stderr=sys.stderr)
     nlp = spacy.load(folder / "model-best")
 
@@ -275,6 +283,12 @@ def start_run(name: str, system: str, rate: str, seed: int, part: float) -> None
     print(f"{time.strftime('%H:%M')} {path.stem}: {'done' if done.returncode == 0 else 'FAILED'}", flush=True)
 
 
+def systems_of(name: str) -> list[str]:
+    """The systems that were run on a set."""
+    found = {path.stem.split("_", 1)[1].rsplit("_", 2)[0].replace(".", "/") for path in WORK.glob(f"{name}_*.json")}
+    return sorted(found, key=lambda system: (system in PEERS, system))
+
+
 def read_result(name: str, system: str, rate: str, seed: int, part: float = 1) -> dict[str, Any] | None:
     path = result_file(name, system, rate, seed, part)
     return json.loads(path.read_text()) if path.exists() else None
@@ -341,14 +355,13 @@ def table() -> None:
     ] = {}  # set, system: F1 of the test documents, then of each sample of them
     for name in SETS:
         docs = load(name)["test"]
-        results = {system: found for system in SYSTEMS if (found := chosen_results(name, system))}
+        results = {system: found for system in systems_of(name) if (found := chosen_results(name, system))}
         if not results:
-            print(f"\n{name}: not run")
             continue
         weights = np.concatenate((np.ones((1, len(docs))), resamples(len(docs))))
         samples |= {(name, system): f1_of(weights @ counts(found, docs)) for system, found in results.items()}
         print(
-            f"\n{name}\n{'':19} {'dev':>5} {'test':>5}  {'95 %':14}  {'by seed':14}  {'minus bert_ner (95 %)':22}  "
+            f"\n{name}\n{'':21} {'dev':>5} {'test':>5}  {'95 %':14}  {'by seed':14}  {'minus bert_ner (95 %)':22}  "
             "dev F1 by rate, seed 0"
         )
         for system, found in results.items():
@@ -360,10 +373,8 @@ def table() -> None:
             rates = ", ".join(f"{rate} {score:.1f}" for rate, score in dev_scores(name, system).items())
             dev = np.mean([result["dev"] for result in found])
             print(
-                f"{system:19} {dev:5.1f} {test[0]:5.1f}  {interval(test[1:])}  {seeds:14}  {line:22}  {rates}".rstrip()
+                f"{system:21} {dev:5.1f} {test[0]:5.1f}  {interval(test[1:])}  {seeds:14}  {line:22}  {rates}".rstrip()
             )
-        if missing := [system for system in SYSTEMS if system not in results]:
-            print(f"not run: {', '.join(missing)}")
     print("\nmeans over the sets with both, differences")
     for ours in ("bert_ner", "bert_ner/lower"):
         for peer in PEERS:
@@ -380,7 +391,7 @@ def curve() -> None:
 
     docs, parts = load("wikigold"), (0.1, 0.25, 0.5, 1)
     figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
-    for system in SYSTEMS:
+    for system in systems_of("wikigold"):
         points = []
         for part in parts:
             if found := chosen_results("wikigold", system, part)[:1]:
@@ -400,7 +411,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     several = commands.add_parser("run")
     several.add_argument("name", choices=SETS)
-    several.add_argument("systems", nargs="+", choices=SYSTEMS)
+    several.add_argument("systems", nargs="+", type=system_of)
     several.add_argument("--rates", nargs="+", default=RATES[:4], choices=RATES)
     several.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     several.add_argument("--part", type=float, default=1, help="Share of the training data")
