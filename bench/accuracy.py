@@ -399,10 +399,10 @@ def curve() -> None:
                 points.append((n_words, float(f1_of(counts(found, docs["test"]).sum(0)))))
         if len(points) > 1:
             print(system, ", ".join(f"{n_words:,} words {score:.1f}" for n_words, score in points))
-            axes.plot(*zip(*points, strict=True), marker="o", label=system)
+            axes.plot(*zip(*points, strict=True), marker="o", label={"hf": "Hugging Face recipe"}.get(system, system))
     axes.set(xlabel="words of training data", ylabel="F1 on test documents", ylim=(0, 100))
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="lower right")
     figure.savefig(RESULTS / "learning_curve.png", dpi=90)
 
 
