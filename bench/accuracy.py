@@ -10,8 +10,7 @@ cased one, bench/work/e5, made as ../shared/data/README.md says.
 
 Systems:
   bert_ner         `spacy train` with the config of `spacy bertner init`, but for the learning rate
-  bert_ner/X+Y     the same with other settings: VARIANTS
-  bert_ner/pretrained  the same from bench/work/pretrained/SET, an encoder that has read the texts of the training file
+  bert_ner/X+Y     the same with other settings, one or several: VARIANTS
   transformer+ner  `spacy train` with spaCy's quick-start config for a GPU, sentences; batches and schedule of bert_ner
   hf               the usual Hugging Face recipe: AdamW, linear warm-up over 10 % of the steps, batches of 16 sentences,
                    first-piece labels, best of the epochs
@@ -67,6 +66,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "decay": {f"{MODEL}.layer_decay": 0.9},
     "window": {f"{MODEL}.window": 128, f"{MODEL}.stride": 112},
     "sentences": {"corpora.train.gold_preproc": True},
+    "pretrained": {},  # from bench/work/pretrained/SET, an encoder that has read the texts of the training file
 }
 RATES = ("5e-5", "1e-4", "2e-4", "4e-4", "1e-3", "2e-3")  # the last two are for adapters
 N_SAMPLES = 10_000  # of the bootstrap
@@ -108,14 +108,17 @@ def f1(found: Spans, true: Spans) -> float:
 
 
 def variants_of(system: str) -> list[str]:
-    return [] if system in (*PEERS, "bert_ner", "bert_ner/pretrained") else system.removeprefix("bert_ner/").split("+")
+    return [] if system in PEERS else system.removeprefix("bert_ner").replace("/", "+").split("+")[1:]
 
 
 def system_of(argument: str) -> str:
     """Check the name of a system."""
-    if unknown := [name for name in variants_of(argument) if name not in VARIANTS]:
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known are {', '.join((*PEERS, *VARIANTS))}")
-    return argument
+    variants = variants_of(argument)
+    if argument in PEERS or (argument.split("/")[0] == "bert_ner" and set(variants) <= VARIANTS.keys()):
+        return argument
+    raise argparse.ArgumentTypeError(
+        f"{argument} is none of {', '.join(PEERS)}, bert_ner, bert_ner/{', bert_ner/'.join(VARIANTS)}"
+    )
 
 
 def spacy_train(
@@ -255,7 +258,7 @@ def result_file(name: str, system: str, rate: str, seed: int, part: float) -> Pa
 def run_one(name: str, system: str, rate: str, seed: int, part: float) -> None:
     """Train once, in this process."""
     docs, encoder = load(name, part), str(ROOT / ("bench/work/e5" if name.endswith("e5") else "assets/encoder"))
-    if system == "bert_ner/pretrained":
+    if "pretrained" in variants_of(system):
         encoder = str(ROOT / "bench/work/pretrained" / name)
     start = time.process_time()
     train = hf_train if system.startswith("hf") else spacy_train
@@ -338,11 +341,6 @@ def f1_of(counts: np.ndarray) -> np.ndarray:
     return 200 * counts[..., 0] / np.maximum(counts[..., 1] + counts[..., 2], 1e-9)
 
 
-def resamples(n_docs: int) -> np.ndarray:
-    """How often each document is in each sample of the bootstrap, (N_SAMPLES, n_docs)."""
-    return np.random.default_rng(0).multinomial(n_docs, [1 / n_docs] * n_docs, N_SAMPLES)
-
-
 def interval(values: np.ndarray, form: str = ".1f") -> str:
     """The 95 % interval of sampled values."""
     low, high = np.percentile(values, (2.5, 97.5))
@@ -350,15 +348,15 @@ def interval(values: np.ndarray, form: str = ".1f") -> str:
 
 
 def table() -> None:
-    samples: dict[
-        tuple[str, str], np.ndarray
-    ] = {}  # set, system: F1 of the test documents, then of each sample of them
+    # By set and system: F1 of the test documents, then of each sample of them
+    samples: dict[tuple[str, str], np.ndarray] = {}
     for name in SETS:
         docs = load(name)["test"]
         results = {system: found for system in systems_of(name) if (found := chosen_results(name, system))}
         if not results:
             continue
-        weights = np.concatenate((np.ones((1, len(docs))), resamples(len(docs))))
+        draws = np.random.default_rng(0).multinomial(len(docs), [1 / len(docs)] * len(docs), N_SAMPLES)
+        weights = np.concatenate((np.ones((1, len(docs))), draws))  # how often each document is in a sample
         samples |= {(name, system): f1_of(weights @ counts(found, docs)) for system, found in results.items()}
         print(
             f"\n{name}\n{'':21} {'dev':>5} {'test':>5}  {'95 %':14}  {'by seed':14}  {'minus bert_ner (95 %)':22}  "

@@ -36,14 +36,14 @@ def measure(size: str, folder: Path) -> str:
     plan = init.make_config(config, folder / "train.spacy", folder / "dev.spacy", str(common.ROOT / "assets/encoder"))
     predicted = init.estimate_seconds(init.write_config(plan, config), plan)
     start = time.process_time()
-    nlp = init.write_config(plan, config)
+    nlp = init.write_config(plan, config)  # anew, as the estimate has trained the other one
     with Path(os.devnull).open("w") as null:
         train(nlp, folder / "model", use_gpu=-1, stdout=null, stderr=null)
     actual = time.process_time() - start
-    steps = sum(1 for _ in (folder / "model/learning_curve.csv").open()) - 2  # without the heading and step 0
+    n_evaluations = sum(1 for _ in (folder / "model/learning_curve.csv").open()) - 2  # without the heading and step 0
     return (
         f"{size:7} {plan.train.n_words:8,} {plan.schedule.epochs:7} {plan.schedule.steps:6,} "
-        f"{plan.schedule.n_evaluations:12} {predicted / 60:10.1f} {actual / 60:7.1f}   {steps} evaluations made"
+        f"{plan.schedule.n_evaluations:12} {predicted / 60:10.1f} {actual / 60:7.1f}   {n_evaluations} made"
     )
 
 

@@ -261,6 +261,11 @@ def _choose(
         faults.add(Fault(source.name, None, f"nothing by --annotator {options.annotator} in this file, {who}"))
 
 
+def _read_words(value: Any) -> list[Record]:
+    """Return the record of a row, without its tags; raise ValueError for what is none."""
+    return [Record("", words=hf.read_words(value))]
+
+
 def _records(
     source: Source,
     name: str,
@@ -277,8 +282,7 @@ def _records(
         yield from _read_brat(source, options, faults)
         return
     if name in ("hf", "parquet"):
-        without_tags = lambda value: [Record("", words=hf.read_words(value))]  # noqa: E731
-        parse = _make_row_parser(source, name, options) if has_tags else without_tags
+        parse = _make_row_parser(source, name, options) if has_tags else _read_words
     else:
         tool = _JSON[name][1]
         assert tool is not None
