@@ -38,9 +38,9 @@ def measure(size: str, folder: Path) -> str:
     start = time.process_time()
     nlp = init.write_config(plan, config)  # anew, as the estimate has trained the other one
     with Path(os.devnull).open("w") as null:
-        train(nlp, folder / "model", use_gpu=-1, stdout=null, stderr=null)
+        train(nlp, folder, use_gpu=-1, stdout=null, stderr=null)
     actual = time.process_time() - start
-    n_evaluations = sum(1 for _ in (folder / "model/learning_curve.csv").open()) - 2  # without the heading and step 0
+    n_evaluations = sum(1 for _ in (folder / "learning_curve.csv").open()) - 2  # without the heading and step 0
     return (
         f"{size:7} {plan.train.n_words:8,} {plan.schedule.epochs:7} {plan.schedule.steps:6,} "
         f"{plan.schedule.n_evaluations:12} {predicted / 60:10.1f} {actual / 60:7.1f}   {n_evaluations} made"
