@@ -68,7 +68,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sentences": {"corpora.train.gold_preproc": True},
     "pretrained": {},  # from bench/work/pretrained/SET, an encoder that has read the texts of the training file
 }
-RATES = ("5e-5", "1e-4", "2e-4", "4e-4", "1e-3", "2e-3")  # the last two are for adapters
+RATES = ("5e-5", "1e-4", "2e-4", "4e-4", "1e-3", "2e-3", "4e-3")  # the last three are for adapters
 N_SAMPLES = 10_000  # of the bootstrap
 Spans = set[tuple[int, int, int, str]]  # document, first token, last token + 1, label
 
@@ -350,6 +350,7 @@ def interval(values: np.ndarray, form: str = ".1f") -> str:
 def table() -> None:
     # By set and system: F1 of the test documents, then of each sample of them
     samples: dict[tuple[str, str], np.ndarray] = {}
+    dev: dict[tuple[str, str], float] = {}
     for name in SETS:
         docs = load(name)["test"]
         results = {system: found for system in systems_of(name) if (found := chosen_results(name, system))}
@@ -369,17 +370,26 @@ def table() -> None:
                 line = f"{difference[0]:+5.1f} {interval(difference[1:], '+.1f')}"
             seeds = " ".join(f"{f1_of(counts([result], docs).sum(0)):.1f}" for result in found)
             rates = ", ".join(f"{rate} {score:.1f}" for rate, score in dev_scores(name, system).items())
-            dev = np.mean([result["dev"] for result in found])
-            print(
-                f"{system:21} {dev:5.1f} {test[0]:5.1f}  {interval(test[1:])}  {seeds:14}  {line:22}  {rates}".rstrip()
-            )
-    print("\nmeans over the sets with both, differences")
-    for ours in ("bert_ner", "bert_ner/lower"):
-        for peer in PEERS:
-            if names := [name for name in SETS if (name, ours) in samples and (name, peer) in samples]:
-                difference = np.mean([samples[name, ours] - samples[name, peer] for name in names], axis=0)
+            dev[name, system] = float(np.mean([result["dev"] for result in found]))
+            scores = f"{dev[name, system]:5.1f} {test[0]:5.1f}  {interval(test[1:])}"
+            print(f"{system:21} {scores}  {seeds:14}  {line:22}  {rates}".rstrip())
+    print(
+        "\nmeans of the differences over sets; with and without orthography, which bert_ner has for lower-casing encoders"
+    )
+    without = {name: "bert_ner" if name.endswith("e5") else "bert_ner/lower" for name in SETS}
+    best = {name: max(PEERS, key=lambda peer: dev.get((name, peer), 0)) for name in SETS}
+    for title, ours in (
+        ("bert_ner", dict.fromkeys(SETS, "bert_ner")),
+        ("with orthography", {name: "bert_ner" for name in SETS if not name.endswith("e5")}),
+        ("without orthography", without),
+    ):
+        for peer, theirs in ({peer: dict.fromkeys(SETS, peer) for peer in PEERS} | {"the best peer": best}).items():
+            pairs = {name: ((name, ours[name]), (name, theirs[name])) for name in ours}
+            names = [name for name, pair in pairs.items() if all(key in samples for key in pair)]
+            if len(names) > 1:
+                difference = np.mean([np.subtract(*(samples[key] for key in pairs[name])) for name in names], axis=0)
                 print(
-                    f"{ours} minus {peer}: {difference[0]:+.1f} {interval(difference[1:], '+.1f')} on {', '.join(names)}"
+                    f"{title} minus {peer}: {difference[0]:+.1f} {interval(difference[1:], '+.1f')} on {', '.join(names)}"
                 )
 
 
