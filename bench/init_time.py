@@ -2,7 +2,8 @@
 
     python bench/init_time.py [small] [medium] [large]
 
-small: the first sixth of wikigold's training documents; medium: all of them; large: NCBI-disease and WNUT-17, sentences.
+small: the first sixth of wikigold's training documents; medium: all of them; large: NCBI-disease and WNUT-17, sentences,
+with two epochs for lack of time.
 In minutes of processor time with one thread, so that other programs on the machine count little.
 """
 
@@ -23,17 +24,18 @@ from spacy.training.loop import train
 
 from spacy_bertner.training import init
 
-FILES = {"small": ("wikigold", 1 / 6), "medium": ("wikigold", 1), "large": ("ncbi wnut", 1)}
+FILES = {"small": ("wikigold", 1 / 6, None), "medium": ("wikigold", 1, None), "large": ("ncbi wnut", 1, 2)}
 
 
 def measure(size: str, folder: Path) -> str:
     """Predict and train; return a line of figures."""
-    names, share = FILES[size]
+    names, share, epochs = FILES[size]
     parts = [load(name, share) for name in names.split()]
     for part in ("train", "dev"):
         DocBin(docs=[doc for docs in parts for doc in docs[part]]).to_disk(folder / f"{part}.spacy")
     config = folder / "c.cfg"
-    plan = init.make_config(config, folder / "train.spacy", folder / "dev.spacy", str(common.ROOT / "assets/encoder"))
+    encoder = str(common.ROOT / "assets/encoder")
+    plan = init.make_config(config, folder / "train.spacy", folder / "dev.spacy", encoder, epochs=epochs)
     predicted = init.estimate_seconds(init.write_config(plan, config), plan)
     start = time.process_time()
     nlp = init.write_config(plan, config)  # anew, as the estimate has trained the other one
