@@ -69,6 +69,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "pretrained": {},  # from bench/work/pretrained/SET, an encoder that has read the texts of the training file
 }
 RATES = ("5e-5", "1e-4", "2e-4", "4e-4", "1e-3", "2e-3", "4e-3")  # the last three are for adapters
+PARTS = (0.1, 0.25, 0.5, 1)  # of the training data, for `curve`
 N_SAMPLES = 10_000  # of the bootstrap
 Spans = set[tuple[int, int, int, str]]  # document, first token, last token + 1, label
 
@@ -394,20 +395,22 @@ def table() -> None:
 
 
 def curve() -> None:
-    """Plot test F1 by the size of the training data, and print it."""
+    """Print test F1 by the size of the training data, seed 0, and plot it for wikigold."""
     import matplotlib.pyplot as plt
 
-    docs, parts = load("wikigold"), (0.1, 0.25, 0.5, 1)
     figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
-    for system in systems_of("wikigold"):
-        points = []
-        for part in parts:
-            if found := chosen_results("wikigold", system, part)[:1]:
-                n_words = sum(map(len, docs["train"][: round(part * len(docs["train"]))]))
-                points.append((n_words, float(f1_of(counts(found, docs["test"]).sum(0)))))
-        if len(points) > 1:
-            print(system, ", ".join(f"{n_words:,} words {score:.1f}" for n_words, score in points))
-            axes.plot(*zip(*points, strict=True), marker="o", label={"hf": "Hugging Face recipe"}.get(system, system))
+    for name in SETS:
+        docs = load(name)
+        n_words = {part: sum(map(len, docs["train"][: round(part * len(docs["train"]))])) for part in PARTS}
+        print(f"\n{name:21}" + "".join(f"{n:>9,}" for n in n_words.values()), "words")
+        for system in systems_of(name):
+            results = {part: chosen_results(name, system, part)[:1] for part in PARTS}
+            scores = {part: f1_of(counts(found, docs["test"]).sum(0)) for part, found in results.items() if found}
+            if len(scores) > 1:
+                print(f"{system:21}" + "".join(f"{scores[part]:9.1f}" if part in scores else " " * 9 for part in PARTS))
+            if len(scores) > 1 and name == "wikigold" and system in ("bert_ner", "hf"):
+                label = {"hf": "Hugging Face recipe"}.get(system, system)
+                axes.plot([n_words[part] for part in scores], list(scores.values()), marker="o", label=label)
     axes.set(xlabel="words of training data", ylabel="F1 on test documents", ylim=(0, 100))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
