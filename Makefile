@@ -57,11 +57,11 @@ ON_GPU := $(patsubst %,tests/%.py,test_component test_rehearsal test_confidence 
 test-transformers5: $(VENV)-transformers5/.installed
 	OMP_NUM_THREADS=1 $(VENV)-transformers5/bin/python -m pytest -n 2 --dist worksteal \
 		tests/test_tags.py tests/model/test_encoding.py tests/model/test_bert_token_classifier.py tests/model/test_optimizer.py tests/test_component.py \
-		tests/model/test_checkpoint.py tests/model/test_lora.py tests/test_rehearsal.py tests/export/test_huggingface.py
+		tests/model/test_checkpoint.py tests/model/test_lora.py tests/pretrain tests/test_rehearsal.py tests/export/test_huggingface.py
 
 $(VENV)-transformers5/.installed: pyproject.toml
 	$(call environment,$(VENV)-transformers5)
-	$(VENV)-transformers5/bin/python -m pip --quiet install "transformers>=5" -e ".[dev,lora]"
+	$(VENV)-transformers5/bin/python -m pip --quiet install "transformers>=5" -e ".[dev,lora,pretrain,tensorboard]"
 	touch $@
 
 # The lowest versions that pyproject.toml allows; torch alone as constraints.txt has it, the CPU build, with an
