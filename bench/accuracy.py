@@ -68,7 +68,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sentences": {"corpora.train.gold_preproc": True},
     "pretrained": {},  # from bench/work/pretrained/SET, an encoder that has read the texts of the training file
 }
-RATES = ("5e-5", "1e-4", "2e-4", "4e-4", "1e-3", "2e-3", "4e-3")  # the last three are for adapters
+RATES = ("5e-5", "1e-4", "2e-4", "4e-4", "1e-3", "2e-3", "4e-3", "8e-3")  # the last four are for adapters
 PARTS = (0.1, 0.25, 0.5, 1)  # of the training data, for `curve`
 N_SAMPLES = 10_000  # of the bootstrap
 Spans = set[tuple[int, int, int, str]]  # document, first token, last token + 1, label
