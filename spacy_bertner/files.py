@@ -7,7 +7,7 @@ import secrets
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -201,15 +201,25 @@ def read_docs(path: Path, vocab: Vocab) -> Iterator[Doc]:
 
 def check_output_folder(path: Path, *, force: bool = False) -> None:
     """Raise FileExistsError if a folder must not be written to: it is a file, or holds anything (unless `force`)."""
+    _check_parents(path)
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{path}: is a file; give a folder")
     if not force and path.is_dir() and any(path.iterdir()):
         raise FileExistsError(f"{path}: exists already; --force overwrites it")
 
 
-def check_output_file(path: Path, *, force: bool = False) -> None:
-    """Raise FileExistsError if a file must not be written: it is a folder, or exists already (unless `force`)."""
+def check_output_file(path: Path, *, force: bool = False, inputs: Iterable[str | Path] = ()) -> None:
+    """Raise FileExistsError if a file must not be written: it is a folder, an input, or exists already (unless `force`)."""
+    _check_parents(path)
     if path.is_dir():
         raise FileExistsError(f"{path}: is a folder; give the name of a file")
+    if path.resolve() in {Path(name).resolve() for name in inputs}:
+        raise FileExistsError(f"{path}: would overwrite an input")
     if not force and path.exists():
         raise FileExistsError(f"{path}: exists already; --force overwrites it")
+
+
+def _check_parents(path: Path) -> None:
+    for parent in path.parents:
+        if parent.exists() and not parent.is_dir():
+            raise FileExistsError(f"{path}: cannot be written, as {parent} is a file")

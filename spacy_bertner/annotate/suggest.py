@@ -82,7 +82,7 @@ def suggest(
     components: list[BertNER] = list(components_of(nlp).values())
     if strategy == "uncertainty" and not components:
         raise ValueError("this pipeline has no bert_ner, which says how sure it is; --strategy random needs none")
-    check_output_file(output, force=force)
+    check_output_file(output, force=force, inputs=[*inputs, *exclude])
     reading = reading or ReadSettings()
     found, _ = find_inputs(inputs, reading.input_format, [output])
     check(found, reading)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -30,10 +31,15 @@ Force = Annotated[bool, typer.Option("--force", "-F", help="Overwrite the output
 
 
 @contextlib.contextmanager
-def one_line_errors(command: str) -> Iterator[None]:
-    """End a command with status 1 and one line that says what is wrong with its input."""
+def one_line_errors(command: str, stopped: str = "") -> Iterator[None]:
+    """End a command with status 1 and one line that says what is wrong with its input; print warnings as lines too.
+
+    stopped: what to tell the user after Ctrl-C, which ends the command with status 130.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *where: typer.echo(f"{command}: {message}", err=True)
+            yield
     except (BrokenPipeError, typer.Exit):  # whoever reads standard output has had enough: typer knows how to end then
         raise
     except (ValueError, OSError, ImportError, RuntimeError) as err:
@@ -42,14 +48,17 @@ def one_line_errors(command: str) -> Iterator[None]:
         # A conversion error is a list of lines with file and number
         typer.echo(str(err) if isinstance(err, ConversionError) else f"{command}: {err}", err=True)
         raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo(f"{command}: stopped{stopped and f'; {stopped}'}", err=True)
+        raise typer.Exit(130) from None
 
 
 @contextlib.contextmanager
-def output_folder(command: str, path: Path, force: bool) -> Iterator[None]:
+def output_folder(command: str, path: Path, force: bool, stopped: str = "") -> Iterator[None]:
     """Let the body of the `with` write to a folder that is new, empty or to be overwritten, and print what it wrote."""
     from ..files import check_output_folder
 
-    with one_line_errors(command):
+    with one_line_errors(command, stopped):
         check_output_folder(path, force=force)
         yield
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

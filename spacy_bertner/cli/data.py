@@ -138,26 +138,22 @@ def annotate_cli(
     from ..annotate.worker import Pipeline
 
     names = tuple(name.strip() for name in disable.split(",") if name.strip())
-    try:
-        with one_line_errors("annotate"):
-            settings = RunSettings(
-                output_format=output_format,
-                batch_size=batch_size,
-                n_process=n_process,
-                strict=strict,
-                force=force,
-                resume=resume,
-                engine=engine,
-                num_workers=num_workers,
-                gpus_per_worker=gpus_per_worker,
-            )
-            reading = ReadSettings(input_format=input_format, text_key=text_key, encoding=encoding)
-            loaded = Pipeline(pipeline, names, threshold, gpu_id, code)
-            summary = annotate(loaded, inputs, output, settings, reading, progress=None)
-    except KeyboardInterrupt:
-        resumable = "" if output == "-" else "; the records written are complete, and --resume continues after them"
-        typer.echo(f"annotate: stopped{resumable}", err=True)
-        raise typer.Exit(130) from None
+    stopped = "" if output == "-" else "the records written are complete, and --resume continues after them"
+    with one_line_errors("annotate", stopped):
+        settings = RunSettings(
+            output_format=output_format,
+            batch_size=batch_size,
+            n_process=n_process,
+            strict=strict,
+            force=force,
+            resume=resume,
+            engine=engine,
+            num_workers=num_workers,
+            gpus_per_worker=gpus_per_worker,
+        )
+        reading = ReadSettings(input_format=input_format, text_key=text_key, encoding=encoding)
+        loaded = Pipeline(pipeline, names, threshold, gpu_id, code)
+        summary = annotate(loaded, inputs, output, settings, reading, progress=None)
     for path in summary.left_out:
         typer.echo(f"annotate: skipped, unknown extension: {path}", err=True)
     for error in summary.errors:

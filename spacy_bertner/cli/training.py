@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +27,8 @@ from .app import (
     output_folder,
     print_text,
 )
+
+RESUMABLE = "--resume continues"
 
 
 @bertner.command("init")
@@ -55,9 +57,9 @@ def init_cli(
         from ..processes import require_gpu
         from ..training.init import estimate_seconds, format_seconds, make_config, write_config, write_space
 
-        for path in (output, space):
-            if path is not None:
-                check_output_file(path, force=force)
+        check_output_file(output, force=force, inputs=(train, dev))
+        if space is not None:
+            check_output_file(space, force=force, inputs=(train, dev, output))
         if gpu and gpu_id < 0:
             gpu_id = 0
         if gpu_id >= 0 and not no_timing:
@@ -65,12 +67,9 @@ def init_cli(
         plan = make_config(output, train, dev, encoder, epochs=epochs, gpu_id=gpu_id, lang=lang, spans_key=spans_key)
         print_text(f"Training data: {plan.train}")
         print_text(f"Development data: {plan.dev}")
-        with warnings.catch_warnings(record=True) as caught:
-            nlp = write_config(plan, output)
-            if space is not None:
-                write_space(plan, space)
-        for warning in caught:
-            typer.echo(f"init: {warning.message}", err=True)
+        nlp = write_config(plan, output)
+        if space is not None:
+            write_space(plan, space)
         print_text(f"Training: {plan.schedule}")
         print_text(f"Wrote {output}; train with:\n    {plan.command}")
         if space is not None:
@@ -157,7 +156,7 @@ def pretrain_cli(
 
     OUTPUT_DIR is a checkpoint for the setting `name` of bert_ner. See docs/pretraining.md.
     """
-    with output_folder("pretrain", output_dir, force):
+    with output_folder("pretrain", output_dir, force or resume, RESUMABLE):
         from tqdm import tqdm  # type: ignore[import-untyped]
 
         from ..annotate.readers import ReadSettings
@@ -189,6 +188,8 @@ def pretrain_cli(
             progress=None,
             on_message=lambda message: tqdm.write(message, file=sys.stderr),
         )
+        if os.environ.get("RANK", "0") != "0":  # one of several processes: the first tells
+            raise typer.Exit
         before, after = result.perplexity[0], result.perplexity[result.best_step]
         print_text(
             f"Perplexity of the held-out text: {before:,.2f} before, {after:,.2f} after step {result.best_step:,}, kept"
@@ -229,7 +230,7 @@ def tune_cli(
     """
     overrides = parse_config_overrides(ctx.args)
     import_code(code)
-    with one_line_errors("tune"):
+    with one_line_errors("tune", RESUMABLE):
         try:
             from ..tune import Settings, make_search, tune
         except ImportError as err:

@@ -35,6 +35,16 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextlib.contextmanager
+def encoder_option() -> Iterator[None]:
+    """Let errors name the option --encoder, where the component's setting is `name`."""
+    try:
+        yield
+    except CheckpointError as err:
+        message = str(err)
+        raise CheckpointError(f"--encoder: {message.removeprefix('name: ')}") from err
+
+
 # Seconds to wait for an answer of the hub
 HUB_TIMEOUT = 10
 # Suffixes of model classes with a head for another task than predicting words
@@ -250,6 +260,8 @@ def _encoder_class(config: Any) -> Any:
     """
     from transformers import MODEL_MAPPING, AutoModel
 
+    if not hasattr(config, "hidden_size"):
+        raise ValueError(f"a model of the kind {config.model_type!r} is not an encoder of text")
     try:
         found = MODEL_MAPPING[type(config)]
     except KeyError:

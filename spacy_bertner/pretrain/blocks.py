@@ -49,9 +49,9 @@ class Blocks:
         return {"rows": np.array(self.rows[start:end]), "key": (self.epoch, start)}
 
     def split(self, share: float, seed: int) -> tuple["Blocks", "Blocks"]:
-        """Return the blocks without a random share of them, and that share: at least one block."""
+        """Return the blocks without a random share of them, and that share; there is at least one block in each."""
         order = np.random.default_rng(seed).permutation(len(self))
-        n_held_out = max(1, round(share * len(self)))
+        n_held_out = min(max(1, round(share * len(self))), len(self) - 1)
         return tuple(Blocks(self.rows, self.spans[np.sort(part)]) for part in np.split(order, [-n_held_out]))  # type: ignore[return-value]
 
 

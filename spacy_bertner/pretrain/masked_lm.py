@@ -9,6 +9,7 @@ from ..files import CheckpointError
 from ..model.checkpoint import (
     OTHER_TASKS,
     check_vocabulary,
+    encoder_option,
     is_only_local,
     load_tokenizer,
     max_positions,
@@ -23,10 +24,8 @@ def load_masked_lm(name: str, window: int) -> tuple[Any, Any]:
     window: the number of pieces that it must have positions for.
     Raises CheckpointError for a checkpoint that cannot be pre-trained by masking.
     """
-    try:
+    with encoder_option():
         return _load(name, window)
-    except CheckpointError as err:  # `name` is the setting of the component
-        raise CheckpointError(f"--encoder: {str(err).removeprefix('name: ')}") from err
 
 
 def _load(name: str, window: int) -> tuple[Any, Any]:

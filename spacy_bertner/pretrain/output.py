@@ -4,11 +4,12 @@ import contextlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from ..files import atomic_write, sync
 
@@ -22,23 +23,40 @@ def part_of(output_dir: Path) -> Path:
     return path.with_name(f"{path.name}.part")
 
 
+def check_part(part: Path, *, resume: bool, force: bool) -> bool:
+    """Return whether there is an unfinished run; raises FileExistsError if it, or anything else, is in the way."""
+    if (part / RUN_FILE).exists():
+        if not (resume or force):
+            raise FileExistsError(f"{part}: is that of an unfinished run: --resume continues it, --force starts again")
+        return True
+    if part.exists() and (
+        not part.is_dir() or any(not path.name.startswith(f".{RUN_FILE}") for path in part.iterdir())
+    ):
+        raise FileExistsError(f"{part}: is not the folder of a run, but needed for its checkpoints; move it")
+    return False
+
+
 def start_or_resume(part: Path, state: dict[str, Any], n_steps: int, *, resume: bool, is_main: bool) -> Path | None:
     """Return the last checkpoint of the run to resume; None to start from the beginning, with a new folder.
 
     state: what must be the same for a run to be resumed. n_steps: how many steps it takes in all.
     is_main: whether this process writes the files.
-    Raises ValueError for the folder of another run.
+    Raises ValueError for the folder of another run, or a damaged one.
     """
     run_file = part / RUN_FILE
     if resume and run_file.exists():
-        was = json.loads(run_file.read_text(encoding="utf8"))
+        try:
+            was = dict(json.loads(run_file.read_text(encoding="utf8")))
+        except ValueError:
+            raise ValueError(f"{run_file}: is damaged; to start again, delete the folder") from None
         changes = [f"{key} is {state[key]!r} and was {was.get(key)!r}" for key in state if was.get(key) != state[key]]
         if changes:
-            raise ValueError(f"{part}: --resume: this is another run: {', '.join(changes)}. --force starts again")
+            raise ValueError(
+                f"{part}: --resume: this is another run: {', '.join(changes)}. To start again, delete the folder"
+            )
         checkpoints = {int(folder.name.rpartition("-")[2]): folder for folder in part.glob("checkpoint-*")}
         for step, folder in list(checkpoints.items()):
-            # transformers writes that file last; and after the last step, it would take another one
-            if step >= n_steps or not (folder / "trainer_state.json").exists():
+            if step >= n_steps or not _is_whole(folder):  # after the last step, transformers would take another one
                 del checkpoints[step]
                 if is_main:
                     shutil.rmtree(folder)
@@ -49,6 +67,17 @@ def start_or_resume(part: Path, state: dict[str, Any], n_steps: int, *, resume: 
         with atomic_write(run_file) as file:
             file.write(json.dumps(state, indent=1).encode())
     return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Return whether the files of a checkpoint can be read; transformers writes trainer_state.json last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf8"))
+        with safe_open(checkpoint / "model.safetensors", "pt"):
+            pass
+    except (OSError, ValueError, SafetensorError):
+        return False
+    return all(map(zipfile.is_zipfile, checkpoint.glob("*.pt*")))  # as torch writes
 
 
 @contextlib.contextmanager

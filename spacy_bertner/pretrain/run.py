@@ -22,7 +22,7 @@ from ..model.checkpoint import quiet_transformers
 from ..model.encoding import PieceEncoder
 from .blocks import SPECIAL, Blocks, read_blocks
 from .masked_lm import load_masked_lm
-from .output import part_of, start_or_resume, write_checkpoint, write_errors_explained
+from .output import check_part, part_of, start_or_resume, write_checkpoint, write_errors_explained
 from .settings import Settings
 
 
@@ -73,11 +73,11 @@ def pretrain(
 
     from .trainer import choose_gpu, make_trainer, perplexity
 
-    check_output_folder(path, force=force)
     part = part_of(path)
     is_main = os.environ.get("RANK", "0") == "0"
-    if is_main and part.exists() and not (resume or force):
-        raise FileExistsError(f"{part}: is that of an unfinished run: --resume continues it, --force starts again")
+    if is_main:  # the others could see what it has begun to write
+        is_unfinished = check_part(part, resume=resume, force=force)
+        check_output_folder(path, force=force or (resume and is_unfinished))  # allowed when that run was started
     if gpu_id >= 0:
         choose_gpu(gpu_id)
     elif settings.mixed_precision == "fp16":
@@ -89,15 +89,19 @@ def pretrain(
         model, tokenizer = load_masked_lm(encoder, settings.window)
         # On the disk of the output; they vanish with the process
         folder = next(folder for folder in part.parents if folder.is_dir())
-        files = [stack.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0)) for _ in range(2)]
         try:
+            files = [stack.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0)) for _ in range(2)]
             train, held_out = _read(inputs, tokenizer, settings, reading, files, disable)
         except OSError as err:
             raise OSError(
                 f"{folder}: the blocks of word pieces could not be written; is the disk full? ({err})"
             ) from err
         n_pieces = int((train.rows[:, 1] != SPECIAL).sum())
-        state = {**asdict(settings), "encoder": encoder, "processes": os.environ.get("WORLD_SIZE", "1")}
+        state = {
+            **asdict(settings),
+            "encoder": os.path.normpath(encoder),
+            "processes": os.environ.get("WORLD_SIZE", "1"),
+        }
         state["text"] = [hashlib.sha256(blocks.rows.data).hexdigest() for blocks in (train, held_out)]
         trainer = make_trainer(
             model, tokenizer, train, held_out, settings, part, gpu_id >= 0, disable, on_message=on_message
@@ -106,7 +110,7 @@ def pretrain(
         if is_main:
             on_message(f"{n_pieces:,} word pieces: {len(train):,} blocks to train on, {len(held_out):,} held out")
         if is_main and resume:
-            on_message(f"resumed from {checkpoint}" if checkpoint else "no checkpoint to resume from: starting again")
+            on_message(f"resumed from {checkpoint}" if checkpoint else "no checkpoint to resume from: starting from the beginning")
         stack.enter_context(write_errors_explained(part))
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", module=r"transformers\b")  # of use to its developers

@@ -40,7 +40,7 @@ def make_trainer(
         per_device_eval_batch_size=settings.batch_size,
         learning_rate=settings.learn_rate,
         weight_decay=0.01,
-        warmup_steps=math.ceil(WARMUP * n_steps),
+        warmup_steps=int(WARMUP * n_steps),
         max_steps=n_steps,
         eval_strategy="steps",
         eval_on_start=True,

@@ -224,9 +224,10 @@ def _render(
     spans_key: str | None,
 ) -> str:
     """Return the text of the config; raises CheckpointError for an encoder that cannot be used."""
-    from ..model.checkpoint import has_token_head, load_without_weights, max_positions
+    from ..model.checkpoint import encoder_option, has_token_head, load_without_weights, max_positions
 
-    empty = load_without_weights(encoder)
+    with encoder_option():
+        empty = load_without_weights(encoder)
     has_head, width, positions = has_token_head(empty.config), empty.config.hidden_size, max_positions(empty)
     window = min(WINDOW, positions or WINDOW)
     values = {

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,16 +101,21 @@ def test_a_run_that_was_killed_ends_with_the_same_figures(uninterrupted, with_he
     assert not output.exists() and part.exists()
     for options, message in (
         ({}, "is that of an unfinished run: --resume continues it, --force starts again"),
-        ({"resume": True, "learn_rate": 1e-3}, "this is another run: learn_rate is 0.001 and was 0.003. --force"),
+        ({"resume": True, "learn_rate": 1e-3}, "this is another run: learn_rate is 0.001 and was 0.003. To start"),
         ({"resume": True, "inputs": DEMO / "test.conll"}, "this is another run: text is"),
     ):
         with pytest.raises((FileExistsError, ValueError), match=message):
             run(output, with_head("bert"), **options)
-    # The checkpoint that was being written when it was killed
+    # The checkpoint that was being written when it was killed, and files that the disk lost
     (part / "checkpoint-38").mkdir()
     (part / "checkpoint-38" / "model.safetensors").write_bytes(b"half")
+    whole = max(path.parent for path in part.glob("checkpoint-2?/trainer_state.json"))
+    for number, name in enumerate(["model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"], 30):
+        damaged = shutil.copytree(whole, part / f"checkpoint-{number}")
+        os.truncate(damaged / name, 30)
     lines = []
-    result = run(output, with_head("bert"), resume=True, on_message=lines.append)
+    # The encoder's folder by another name
+    result = run(output, f"{with_head('bert')}/.", resume=True, on_message=lines.append)
     assert any("resumed from" in line and "checkpoint-2" in line for line in lines), lines
     expected, expected_result, _ = uninterrupted
     assert result == expected_result
@@ -129,7 +135,7 @@ def test_killed_before_the_first_checkpoint_and_after_the_last(uninterrupted, wi
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(run_module, "write_checkpoint", stop)
         run(tmp_path / "out", with_head("bert"), resume=True, on_message=lines.append)
-    assert "no checkpoint to resume from: starting again" in lines
+    assert "no checkpoint to resume from: starting from the beginning" in lines
     assert (tmp_path / "out.part" / "checkpoint-40").exists()
     assert run(tmp_path / "out", with_head("bert"), resume=True) == uninterrupted[1]
     assert files(tmp_path / "out") == files(uninterrupted[0])
@@ -144,6 +150,71 @@ def test_force_overwrites_and_leaves_other_files(uninterrupted, with_head, tmp_p
         run(output, with_head("bert"))
     run(output, with_head("bert"), force=True)
     assert files(output) == {**files(uninterrupted[0]), "mine.txt": b"mine"}
+
+
+def test_force_that_was_stopped_is_resumed(with_head, tmp_path):
+    """The permission to overwrite was given when the run was started."""
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "mine.txt").write_text("mine")
+
+    def stop(line):
+        if line.startswith("step 20 "):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(output, with_head("bert"), force=True, on_message=stop)
+    lines = []
+    run(output, with_head("bert"), resume=True, on_message=lines.append)
+    assert any("resumed from" in line for line in lines)
+    assert (output / "mine.txt").read_text() == "mine" and (output / "model.safetensors").exists()
+    with pytest.raises(FileExistsError, match="exists already; --force overwrites it"):  # no run is left to resume
+        run(output, with_head("bert"), resume=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}, {"force": True}])
+def test_a_folder_of_another_kind_is_not_removed(options, with_head, tmp_path):
+    part = tmp_path / "out.part"
+    part.mkdir()
+    (part / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"out\.part: is not the folder of a run, but needed for its checkpoints"):
+        run(tmp_path / "out", with_head("bert"), **options)
+    assert files(part) == {"mine.txt": b"mine"}
+
+
+def test_a_damaged_run_is_named(with_head, tmp_path):
+    part = tmp_path / "out.part"
+    part.mkdir()
+    (part / "run.json").write_text('{"mask":')
+    with pytest.raises(ValueError, match=r"out\.part.run\.json: is damaged; to start again, delete the folder"):
+        run(tmp_path / "out", with_head("bert"), resume=True)
+    run(tmp_path / "out", with_head("bert"), force=True, max_steps=2)
+
+
+def test_a_single_step_learns(with_head, tmp_path):
+    result = run(tmp_path / "out", with_head("bert"), max_steps=1)
+    assert result.perplexity[1] < result.perplexity[0]
+
+
+def test_a_block_is_left_to_train_on(with_head, tmp_path):
+    result = run(tmp_path / "out", with_head("bert"), max_steps=1, held_out=0.999)
+    assert result.n_blocks == 1 and result.n_held_out > 1
+
+
+def test_stopped_by_the_user(with_head, tmp_path):
+    process = start([*command(tmp_path / "out", with_head("bert")), "--max-steps=100000"])
+    for line in process.stderr:
+        if "before: " in line:
+            process.send_signal(signal.SIGINT)
+            break
+    assert process.stderr.read().splitlines()[-1] == "pretrain: stopped; --resume continues"
+    assert process.wait() == 130
+
+
+def test_an_output_that_cannot_be_written(with_head, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError, match=r"cannot be written, as .*file is a file"):
+        run(tmp_path / "file" / "out", with_head("bert"))
 
 
 def test_held_out_text_from_a_file(with_head, tmp_path):

@@ -2,9 +2,11 @@
 
 import itertools
 import re
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import spacy
@@ -15,6 +17,7 @@ from spacy.training import Corpus
 from spacy.training.loop import create_train_batches
 from spacy.util import load_config, registry
 from thinc.api import require_cpu
+from transformers import CLIPConfig
 from typer.testing import CliRunner
 
 import spacy_bertner.cli  # noqa: F401  which `python -m spacy` finds by its entry point
@@ -213,14 +216,16 @@ def entities(words, tags, **kwargs):
         ({"train": "data.conll"}, "data.conll: is not a .spacy file; `python -m spacy bertner convert` makes one"),
         ({"train": "conll.spacy"}, "conll.spacy: is not a .spacy file; `python -m spacy bertner convert` makes one"),
         ({"train": "folder"}, "folder: no .spacy file in this folder"),
-        ({"encoder": "assets/nowhere"}, "name: no usable checkpoint at the hub name or folder 'assets/nowhere'"),
-        ({"encoder": "./nowhere"}, "name: there is no folder './nowhere' in "),
+        ({"encoder": "assets/nowhere"}, "--encoder: no usable checkpoint at the hub name or folder 'assets/nowhere'"),
+        ({"encoder": "clip"}, "--encoder: no usable checkpoint at the folder 'clip': a model of the kind 'clip'"),
+        ({"encoder": "./nowhere"}, "--encoder: there is no folder './nowhere' in "),
         ({"encoder": "a$b"}, "--encoder: a$b: has a $, with which spaCy's configs begin a variable; rename it"),
         ({"lang": "xyz"}, "[E048] Can't import language xyz"),
     ],
 )  # fmt: skip
 def test_bad_input(options, message, init, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    CLIPConfig().save_pretrained("clip")
     (tmp_path / "empty.spacy").write_bytes(b"")
     (tmp_path / "folder").mkdir()
     for name in ("data.conll", "conll.spacy"):
@@ -246,6 +251,21 @@ def test_an_output_that_exists(init, tmp_path):
     assert result.exit_code == 1 and f"init: {tmp_path}: is a folder; give the name of a file" in result.output
     assert init(force=None, no_timing=None).exit_code == 0
     assert (tmp_path / "out.cfg").read_text().startswith("# Written by")
+
+
+def test_inputs_and_outputs_of_the_same_name(init, data, tmp_path):
+    train = shutil.copy(data / "train.spacy", tmp_path / "t.spacy")
+    content = Path(train).read_bytes()
+    for options in (
+        {"output": train, "train": train},
+        {"space": train, "train": train},
+        {"space": tmp_path / "out.cfg"},
+    ):
+        result = init(**options, force=None, no_timing=None)
+        assert result.exit_code == 1 and "would overwrite an input" in result.output
+    assert Path(train).read_bytes() == content and not (tmp_path / "out.cfg").exists()
+    result = init(output=f"{train}/out.cfg")
+    assert result.exit_code == 1 and f"init: {train}/out.cfg: cannot be written, as {train} is a file" in result.output
 
 
 def test_odd_documents(init, tmp_path):
