@@ -201,7 +201,8 @@ def _read_csv(file: IO[bytes], item: Input, settings: ReadSettings, delimiter: s
                 yield Fault(item.name, number, f"not {settings.encoding}; set --encoding")
             elif names is None:
                 if fault := _columns_fault(row, settings.text_key):
-                    yield Fault(item.name, number, fault)
+                    hint = "; for a CoNLL file, --input-format conll" if delimiter == "\t" else ""
+                    yield Fault(item.name, number, fault + hint)
                     return
                 names = row
             elif row and len(row) != len(names):

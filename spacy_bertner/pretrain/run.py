@@ -110,7 +110,11 @@ def pretrain(
         if is_main:
             on_message(f"{n_pieces:,} word pieces: {len(train):,} blocks to train on, {len(held_out):,} held out")
         if is_main and resume:
-            on_message(f"resumed from {checkpoint}" if checkpoint else "no checkpoint to resume from: starting from the beginning")
+            on_message(
+                f"resumed from {checkpoint}"
+                if checkpoint
+                else "no checkpoint to resume from: starting from the beginning"
+            )
         stack.enter_context(write_errors_explained(part))
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", module=r"transformers\b")  # of use to its developers

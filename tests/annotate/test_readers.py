@@ -97,6 +97,9 @@ BAD = {
         (b"id,text,id\n1,a,2\n", ":1: there is more than one column 'id'"),
         (b"id,text\n", ": no records in this file"),
     ],
+    "in.tsv": [
+        (b"Kolb\tB-PER\n", ":1: no column 'text'; there are 'Kolb', 'B-PER'. Set --text-key; for a CoNLL file, --input")
+    ],
     "in.txt": [(b"a\nb\xff", ":2: not utf-8: byte 0xff")],
     "in.spacy": [(b"not one", ": not a DocBin"), (DocBin().to_bytes(), ": no records in this file")],
     "in.conll": [(b"Kolb\tB-PER\nOslo\n", ":2: ")],
