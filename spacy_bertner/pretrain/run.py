@@ -86,6 +86,9 @@ def pretrain(
     set_seed(settings.seed)  # for a new head
     with contextlib.ExitStack() as stack:
         stack.enter_context(quiet_transformers())
+        stack.enter_context(warnings.catch_warnings())
+        if not is_main:  # each process would give the same
+            warnings.simplefilter("ignore")
         model, tokenizer = load_masked_lm(encoder, settings.window)
         # On the disk of the output; they vanish with the process
         folder = next(folder for folder in part.parents if folder.is_dir())
@@ -116,7 +119,6 @@ def pretrain(
                 else "no checkpoint to resume from: starting from the beginning"
             )
         stack.enter_context(write_errors_explained(part))
-        stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", module=r"transformers\b")  # of use to its developers
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
