@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 
 from ..files import atomic_write, sync
 
@@ -96,12 +97,15 @@ def write_errors_explained(part: Path) -> Iterator[None]:
         ) from err
 
 
-def write_checkpoint(model: Any, tokenizer: Any, figures: dict[str, Any], part: Path, path: Path) -> None:
-    """Write a checkpoint and its figures in the folder of the run, then move it to its place, and remove that folder.
+def write_checkpoint(model: Any, tokenizer: Any, step: int, figures: dict[str, Any], part: Path, path: Path) -> None:
+    """Write the model as it was after a step, and figures, in the folder of the run; move them to their place; remove it.
 
+    `load_best_model_at_end` of transformers 4 does not do, as several processes can wait for each other forever.
     A new or empty folder is replaced at once, an older checkpoint file by file.
     """
     folder = part / "whole"
+    weights = load_file(part / f"checkpoint-{step}" / "model.safetensors")
+    model.load_state_dict(weights, strict=False)  # those that are tied to others are not in the file
     model.config._name_or_path = ""  # may be a folder of this machine
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)

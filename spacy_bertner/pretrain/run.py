@@ -128,7 +128,7 @@ def pretrain(
         figures = {logs["step"]: perplexity(logs["eval_loss"]) for logs in evaluated}
         result = Result(figures, _best_step(figures), n_pieces, len(train), len(held_out))
         if trainer.is_world_process_zero():
-            write_checkpoint(model, tokenizer, {**state, **asdict(result)}, part, path)
+            write_checkpoint(model, tokenizer, result.best_step, {**state, **asdict(result)}, part, path)
         trainer.accelerator.wait_for_everyone()
     return result
 

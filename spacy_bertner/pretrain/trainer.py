@@ -48,8 +48,7 @@ def make_trainer(
         save_steps=every,
         logging_steps=every,
         save_total_limit=2,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
+        metric_for_best_model="eval_loss",  # which checkpoint is kept; `write_checkpoint` loads it
         greater_is_better=False,
         seed=settings.seed,
         data_seed=settings.seed,

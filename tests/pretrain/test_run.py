@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import spacy
 import torch
+from safetensors.torch import load, load_file
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from typer.testing import CliRunner
 
@@ -139,6 +140,51 @@ def test_killed_before_the_first_checkpoint_and_after_the_last(uninterrupted, wi
     assert (tmp_path / "out.part" / "checkpoint-40").exists()
     assert run(tmp_path / "out", with_head("bert"), resume=True) == uninterrupted[1]
     assert files(tmp_path / "out") == files(uninterrupted[0])
+
+
+def test_the_best_step_is_kept(with_head, tmp_path, monkeypatch):
+    from spacy_bertner.pretrain import run as run_module
+
+    best = []
+
+    def copy(model, tokenizer, step, figures, part, path):
+        best.append((part / f"checkpoint-{step}" / "model.safetensors").read_bytes())
+        write_checkpoint(model, tokenizer, step, figures, part, path)
+
+    write_checkpoint = run_module.write_checkpoint
+    monkeypatch.setattr(run_module, "write_checkpoint", copy)
+    result = run(tmp_path / "out", with_head("bert"), learn_rate=0.1)
+    assert 0 < result.best_step < 40
+    assert result.best_step == min(list(result.perplexity)[1:], key=result.perplexity.__getitem__)
+    weights, expected = load_file(tmp_path / "out" / "model.safetensors"), load(best[0])
+    assert weights.keys() == expected.keys() and all(torch.equal(weights[name], expected[name]) for name in weights)
+
+
+def test_two_processes(with_head, tmp_path):
+    """On the CPU, by torchrun; each result is printed once."""
+    command_line = command(tmp_path / "out", with_head("bert"), max_steps=2, batch_size=4)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node=2",
+            "-m",
+            "spacy",
+            "bertner",
+            *command_line,
+        ],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    first, last = done.stdout.splitlines()
+    assert first.startswith("Perplexity of the held-out text: ") and last.startswith("Wrote ")
+    assert done.stderr.count("before: held-out perplexity") == 1
+    assert (tmp_path / "out" / "model.safetensors").exists() and not (tmp_path / "out.part").exists()
 
 
 def test_force_overwrites_and_leaves_other_files(uninterrupted, with_head, tmp_path):

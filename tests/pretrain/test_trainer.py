@@ -90,7 +90,7 @@ def test_a_run_is_a_plain_loop(mask, kind, with_head, tmp_path):
         optimizer.zero_grad()
     expected = reference.state_dict()
     best = trainer.state.best_global_step or int(trainer.state.best_model_checkpoint.rpartition("-")[2])
-    assert best == N_STEPS  # which is loaded at the end
+    assert best == N_STEPS
     for name, value in model.state_dict().items():
         if not name.endswith("key.bias"):  # its gradient is zero but for rounding, of which Adam makes a step
             assert torch.allclose(value, expected[name], atol=2e-5), name
