@@ -406,9 +406,10 @@ def curve() -> None:
         for system in systems_of(name):
             results = {part: chosen_results(name, system, part)[:1] for part in PARTS}
             scores = {part: f1_of(counts(found, docs["test"]).sum(0)) for part, found in results.items() if found}
-            if len(scores) > 1:
-                print(f"{system:21}" + "".join(f"{scores[part]:9.1f}" if part in scores else " " * 9 for part in PARTS))
-            if len(scores) > 1 and name == "wikigold" and system in ("bert_ner", "hf"):
+            if len(scores) < 2:
+                continue
+            print(f"{system:21}" + "".join(f"{scores[part]:9.1f}" if part in scores else " " * 9 for part in PARTS))
+            if name == "wikigold" and system in ("bert_ner", "hf"):
                 label = {"hf": "Hugging Face recipe"}.get(system, system)
                 axes.plot([n_words[part] for part in scores], list(scores.values()), marker="o", label=label)
     axes.set(xlabel="words of training data", ylabel="F1 on test documents", ylim=(0, 100))

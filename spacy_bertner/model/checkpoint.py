@@ -41,8 +41,7 @@ def encoder_option() -> Iterator[None]:
     try:
         yield
     except CheckpointError as err:
-        message = str(err)
-        raise CheckpointError(f"--encoder: {message.removeprefix('name: ')}") from err
+        raise CheckpointError(f"--encoder: {str(err).removeprefix('name: ')}") from err
 
 
 # Seconds to wait for an answer of the hub

@@ -127,7 +127,7 @@ def pretrain(
         evaluated = [logs for logs in trainer.state.log_history if "eval_loss" in logs]
         figures = {logs["step"]: perplexity(logs["eval_loss"]) for logs in evaluated}
         result = Result(figures, _best_step(figures), n_pieces, len(train), len(held_out))
-        if trainer.is_world_process_zero():
+        if is_main:
             write_checkpoint(model, tokenizer, result.best_step, {**state, **asdict(result)}, part, path)
         trainer.accelerator.wait_for_everyone()
     return result
